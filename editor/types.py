@@ -1,0 +1,246 @@
+"""The words of the engine as types: requests, updates, settings, plans, steps.
+
+Latents are (batch, channels, height, width) in the scale that the flow map sees; images are
+(batch, 3, height, width) in [0, 1]; times are t = 0 for noise and t = 1 for the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
+
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from rewards.base import Check, Plan
+
+Latents = Float[Tensor, "batch c h w"]
+Images = Float[Tensor, "batch 3 height width"]
+Times = float | Float[Tensor, " batch"]
+
+MAX_INSTRUCTION = 500
+"""Longest instruction in characters; enforced by the engine, whatever the front end does."""
+
+
+class EditError(Exception):
+    """A mistake that a person can put right: its text is one sentence that says how."""
+
+
+class Scored(NamedTuple):
+    """What a score function says of a batch of clean latents."""
+
+    reward: Float[Tensor, " batch"]
+    """Higher is better; carries the gradient."""
+    images: Float[Tensor, "batch 3 height width"] | None = None
+    """The decoded images that were judged, detached, for the preview; None for oracles."""
+    checks: Float[Tensor, "batch checks"] | None = None
+    """Probability that each check holds, in [0, 1], detached, for display."""
+
+
+Score = Callable[[Latents], Scored]
+"""Clean latents -> reward per latent. The engine binds decoding and the reward into it."""
+
+
+class FlowMap(Protocol):
+    """X(x, s, t): carries x from time s to time t along the flow; t = 1 gives the image."""
+
+    two_time: bool
+    """False for one-end maps (consistency, adversarial): look-ahead only, no exact sampling."""
+
+    def __call__(self, x: Latents, s: Times, t: Times) -> Latents: ...
+
+    def velocity(self, x: Latents, t: Times) -> Latents:
+        """The instantaneous velocity b_t(x) = v(x, t, t)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """How the search spends its budget. Presets are instances; see `editor.engine.EFFORTS`.
+
+    Raises ValueError with a sentence when a value makes no sense.
+    """
+
+    method: str = "fmtt"
+    """A key of `editor.baselines.METHODS`."""
+    particles: int = 8
+    """Candidates carried at the same time."""
+    steps: int = 8
+    """Moves from t0 to 1."""
+    strength: float = 0.8
+    """How much may change, in (0, 1]: the search starts at t0 = 1 - strength."""
+    lookahead: str = "map"
+    """'map' (the flow map in `lookahead_steps`), 'denoiser' or 'none'."""
+    lookahead_steps: int = 1
+    guidance: float = 1.0
+    """Size of the drift along the reward's gradient; 0 searches by selection alone."""
+    jacobian: bool = True
+    """Differentiate through the flow map (J) or treat it as the identity (E)."""
+    noise: float = 1.0
+    """eta of eps_t = eta (1 - t), the noise of the tilted process."""
+    corrections: int = 1
+    """Langevin steps at every time."""
+    keep: int = 2
+    """Selection clones the best `keep` particles; equal to `particles` means none."""
+    selections: int = 3
+    """How many times the search selects."""
+    guided: float = 0.7
+    """Share of the moves that are guided; the rest runs along the flow alone."""
+    damping: float = 0.0
+    """lambda of the damping lambda / (1 + 2 lambda s2_t); 0 switches it off."""
+    ess: float = 0.5
+    """Sampling resamples when the effective sample size falls under this share of N."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive = {"particles": self.particles, "steps": self.steps, "keep": self.keep,
+                    "lookahead_steps": self.lookahead_steps}
+        for name, value in positive.items():
+            if int(value) != value or not 1 <= value <= 4096:
+                raise ValueError(f"{name} must be a whole number from 1 to 4096, not {value!r}.")
+        if not 0 < self.strength <= 1:
+            raise ValueError(f"strength must be above 0 and at most 1, not {self.strength!r}.")
+        if self.lookahead not in ("map", "denoiser", "none"):
+            raise ValueError(f"lookahead must be map, denoiser or none, not {self.lookahead!r}.")
+        for name in ("guidance", "noise", "corrections", "selections", "damping"):
+            value = getattr(self, name)
+            if not 0 <= value < 1e6:
+                raise ValueError(f"{name} must be zero or more, not {value!r}.")
+        for name in ("guided", "ess"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], not {getattr(self, name)!r}.")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be a whole number from 0 to {2**32 - 1}, not {self.seed!r}.")
+
+    @property
+    def start(self) -> float:
+        """The time t0 that the source is carried back to."""
+        return 1.0 - self.strength
+
+    def but(self, **changes: Any) -> SearchSettings:
+        return replace(self, **changes)
+
+
+class Step(NamedTuple):
+    """The state of a search after it looked ahead at time `t`."""
+
+    index: int
+    """0, 1, ..., total."""
+    total: int
+    """Index of the last step, at t = 1."""
+    t: float
+    x: Latents
+    """The particles at time t."""
+    lookahead: Latents
+    """Where each would land."""
+    scored: Scored
+    """What the score says of the landings."""
+    log_weights: Float[Tensor, " batch"]
+    """A of the particles (sampling); zeros for a search."""
+    ancestry: tuple[int, ...]
+    """For each particle, the index of its ancestor at step 0."""
+    parents: tuple[int, ...]
+    """For each particle, the index of its parent in the previous step."""
+    nfe: int
+    """Network evaluations so far: one per latent per call, forward only."""
+    diagnostics: dict[str, float]
+    """Named numbers: 'ess', 'log_z', 'variance' (of g_t), 'length' (Lambda so far), ..."""
+
+
+Search = Callable[[FlowMap, Score, Latents, SearchSettings], Iterator[Step]]
+"""(flow map bound to its prompt, score, latents at t0 (N, C, H, W), settings) -> steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditRequest:
+    """One edit: everything that decides its result, except the profile's weights."""
+
+    image: Image.Image
+    """The source as loaded by `editor.images.load`: any size, RGB or RGBA, upright."""
+    instruction: str
+    plan: Plan | None = None
+    """The plan to use as it is; None asks the VLM for one."""
+    mask: Image.Image | None = None
+    """Mode L, the size of `image`; 255 where the edit may act, 0 where pixels must stay."""
+    settings: SearchSettings = field(default_factory=SearchSettings)
+
+
+class CheckResult(NamedTuple):
+    """A check with the VLM's opinion of the source and of the result."""
+
+    check: Check
+    before: float
+    """Probability in [0, 1] that the source answers as expected."""
+    after: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One of the images that a run ends with."""
+
+    image: Image.Image
+    """At the source's size, composited."""
+    score: float
+    checks: tuple[float, ...]
+    """Probability of each check of the plan, in its order."""
+    ancestor: int
+    """The particle at step 0 that it descends from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    nfe: int = 0
+    decodes: int = 0
+    vlm_calls: int = 0
+    """Images shown to the VLM, counted once per question answered, and each text generated."""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditUpdate:
+    """What the generator of an edit says after each step; the last one has `done`."""
+
+    stage: str
+    """'plan', 'invert', 'search' or 'done'."""
+    message: str
+    plan: Plan
+    step: int = 0
+    steps: int = 0
+    t: float = 0.0
+    previews: tuple[Image.Image, ...] = ()
+    """The predicted clean image of every particle, at the model's size."""
+    scores: tuple[float, ...] = ()
+    """Reward of every particle."""
+    history: tuple[tuple[float, ...], ...] = ()
+    """Rewards of every particle at every step so far: the reward curve."""
+    parents: tuple[tuple[int, ...], ...] = ()
+    """For each step so far, each particle's parent in the step before: the ancestry."""
+    best: Image.Image | None = None
+    """The best candidate so far at the source's size, composited."""
+    roundtrip: Image.Image | None = None
+    """The source carried to t0 and back with the reward off, at the source's size."""
+    roundtrip_psnr: float | None = None
+    """dB, of the round trip against the source at the model's size."""
+    candidates: tuple[Candidate, ...] = ()
+    """All, best first; only when done."""
+    checks: tuple[CheckResult, ...] = ()
+    """The checks of the best candidate; only when done."""
+    score: float | None = None
+    source_score: float | None = None
+    """The reward of the source itself."""
+    cost: Cost = Cost()
+    diagnostics: dict[str, float] = field(default_factory=dict)
+    stopped: bool = False
+    """True when the user's Stop ended the run early; `best` is then the best so far."""
+
+    @property
+    def done(self) -> bool:
+        return self.stage == "done"
+
+
+def as_json(value: Any) -> Any:
+    """A frozen dataclass of this module as plain dicts and lists, without images."""
+    data = asdict(value)
+    return {k: v for k, v in data.items() if not isinstance(v, Image.Image)}

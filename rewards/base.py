@@ -1,0 +1,107 @@
+"""What a reward is: images -> one number each, higher is better; and the words of a plan.
+
+Images are (batch, 3, height, width) in [0, 1]. Rewards never import the editor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+YES, NO = "yes", "no"
+
+
+@dataclass(frozen=True)
+class Check:
+    """A question about the image with its expected answer and a weight.
+
+    `expected` "yes" or "no" makes it a yes/no check, scored by the log-odds of the answer;
+    anything else an open question, scored by the log-likelihood of the answer.
+    Raises ValueError with a sentence when a field makes no sense.
+    """
+
+    question: str
+    expected: str = YES
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.question.strip() or not self.expected.strip():
+            raise ValueError("A check needs a question and an expected answer.")
+        if len(self.question) > 300 or len(self.expected) > 100:
+            raise ValueError("A check's question may have 300 characters and its answer 100.")
+        if not 0 < self.weight <= 100:
+            raise ValueError(f"A check's weight must be above 0 and at most 100, not {self.weight!r}.")
+
+    @property
+    def is_open(self) -> bool:
+        return self.expected not in (YES, NO)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the VLM makes of an instruction: checks, a target caption, what must stay."""
+
+    checks: tuple[Check, ...]
+    caption: str = ""
+    """What the edited image shows; conditions the flow map."""
+    keep: tuple[str, ...] = ()
+    """What must stay, as noun phrases: "a red rim", "the blue background"."""
+    source: str = ""
+    """What the VLM says the source image shows."""
+
+    def __post_init__(self) -> None:
+        if not self.checks:
+            raise ValueError("A plan needs at least one check: write a question with its answer.")
+        if len(self.checks) > 12 or len(self.keep) > 16:
+            raise ValueError("A plan may have at most 12 checks and 16 things to keep.")
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain JSON data, in the layout that `from_json` reads."""
+        return {
+            "source": self.source,
+            "checks": [{"question": c.question, "expected": c.expected, "weight": c.weight} for c in self.checks],
+            "caption": self.caption,
+            "keep": list(self.keep),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Plan:
+        """A plan from untrusted JSON data. Raises ValueError with a sentence."""
+        if not isinstance(data, Mapping) or not isinstance(data.get("checks"), list):
+            raise ValueError("A plan is an object with a list of checks.")
+        try:
+            checks = tuple(
+                Check(str(c["question"]), str(c.get("expected", YES)), float(c.get("weight", 1.0)))
+                for c in data["checks"]
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError("Each check of a plan needs a question, an expected answer and a weight.") from error
+        keep = data.get("keep", [])
+        if not isinstance(keep, list):
+            raise ValueError("A plan's keep is a list of phrases.")
+        return cls(checks, str(data.get("caption", ""))[:500], tuple(str(k)[:200] for k in keep),
+                   str(data.get("source", ""))[:500])
+
+
+class Reward(Protocol):
+    """images (B, 3, H, W) in [0, 1] -> (B,), higher is better, differentiable."""
+
+    def __call__(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, " batch"]: ...
+
+
+@dataclass(frozen=True)
+class WeightedSum:
+    """The one place where rewards are added: sum of weight * reward, each term by its name."""
+
+    terms: Mapping[str, tuple[float, Reward]]
+
+    def __call__(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, " batch"]:
+        return sum(self.each(images).values())  # type: ignore[return-value]
+
+    def each(self, images: Float[Tensor, "batch 3 height width"]) -> dict[str, Float[Tensor, " batch"]]:
+        """Every weighted term by its name."""
+        return {name: weight * reward(images) for name, (weight, reward) in self.terms.items()}
