@@ -1,0 +1,340 @@
+"""Bytes <-> PIL <-> tensors, sizes and compositing; the only file with 255 in it.
+
+Pictures of people are PIL images, RGB or RGBA, upright, of any size. Tensors are (1, 3, H, W) or (3, H, W) floats in
+[0, 1]. The model sees squares of S pixels: `fit` makes one of a picture, `composite` and `unfit` lead back to its size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from PIL import ExifTags, Image, ImageCms, ImageFilter, UnidentifiedImageError
+from torch import Tensor
+
+from editor.types import EditError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+MAX_BYTES = 20 * 2**20
+MAX_PIXELS = 40_000_000
+MAX_SIDE = 16_384
+MIN_SIDE = 32
+MAX_ASPECT = 4
+
+Source = str | Path | bytes | BinaryIO
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A picture as the editor uses it, and what a person should know about how it was read."""
+
+    image: Image.Image
+    """RGB or RGBA, upright; `info` holds at most "icc_profile"."""
+    notices: tuple[str, ...] = ()
+    """Sentences such as "The file is animated: its first frame is used."."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the whole of a picture lies in the model's square, in model pixels; around it the edges are repeated."""
+
+    size: int
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+# ------------------------------------------------------------------------------------------------------------ loading
+
+
+def load(source: Source) -> Loaded:
+    """Read one picture from a path, bytes or an open binary file, whatever its name says.
+
+    The header is checked before anything is decoded. Raises EditError with a sentence for everything that isn't a whole
+    PNG, JPEG, WebP, BMP, TIFF or GIF picture within the limits above.
+    """
+    data = _read(source)
+    try:
+        # Pillow itself warns above 89 million pixels and refuses above 179; both mean "too large" here.
+        opened = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise EditError(f"This file is not a picture that can be read: save it as {_list(FORMATS)}.") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise EditError(f"The picture is too large: make it at most {MAX_PIXELS // 10**6} megapixels.") from error
+    except Exception as error:  # a decoder may fail in any way on a hostile header
+        raise EditError("The picture's header is damaged: export it again.") from error
+    with opened:
+        _check_size(*opened.size)
+        notices: list[str] = []
+        try:
+            opened.load()
+            image = _upright(_to_rgb(opened, notices), opened, notices)
+            several = _has_more_frames(opened)
+        except EditError:
+            raise
+        except Exception as error:  # likewise for hostile or cut-off pixel data
+            raise EditError("The picture is cut off or damaged: export or download it again.") from error
+    if several:
+        notices.insert(0, "The file holds several frames or pages: the first is used.")
+    return Loaded(image, tuple(notices))
+
+
+def _read(source: Source) -> bytes:
+    """At most MAX_BYTES bytes of the source."""
+    if isinstance(source, bytes):
+        data = source
+    elif isinstance(source, str | Path):
+        path = Path(source)
+        if not path.is_file():
+            raise EditError(f"There is no file {path.name!r}: check the path.")
+        try:
+            with path.open("rb") as file:
+                data = file.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise EditError(f"The file {path.name!r} can't be read: check its permissions.") from error
+    else:
+        data = source.read(MAX_BYTES + 1)
+    if not data:
+        raise EditError("The file is empty: choose a picture.")
+    if len(data) > MAX_BYTES:
+        raise EditError(f"The file is too large: pictures may have at most {MAX_BYTES // 2**20} MB.")
+    return data
+
+
+def _check_size(width: int, height: int) -> None:
+    seen = f"The picture is {width} x {height} pixels"
+    if min(width, height) < MIN_SIDE:
+        raise EditError(f"{seen}: its sides must be at least {MIN_SIDE}.")
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise EditError(f"{seen}: make it at most {MAX_PIXELS // 10**6} megapixels and {MAX_SIDE} pixels a side.")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise EditError(f"{seen}: crop it so that the long side is at most {MAX_ASPECT} times the short one.")
+
+
+def _has_more_frames(opened: Image.Image) -> bool:
+    try:
+        opened.seek(1)
+    except Exception:  # EOFError for one frame; a damaged second frame is of no interest
+        return False
+    return True
+
+
+def _to_rgb(image: Image.Image, notices: list[str]) -> Image.Image:
+    """RGB or RGBA pixels with 8 bits, whatever the mode; colours of an RGB profile are kept with their profile."""
+    profile = image.info.get("icc_profile") or b""
+    if image.mode.startswith("I;16"):
+        grey = (np.asarray(image).astype(np.uint32) + 128) // 257
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise EditError("The picture has 32-bit numbers for pixels: save it with 8 or 16 bits.")
+    if image.mode in ("CMYK", "LAB"):
+        notices.append("The picture was converted from print colours (CMYK or Lab): check them.")
+        return _from_print(image, profile)
+    has_alpha = image.mode in ("LA", "PA", "RGBa", "RGBA") or "transparency" in image.info
+    result = image.convert("RGBA" if has_alpha else "RGB")
+    result.info = {"icc_profile": profile} if profile[16:20] == b"RGB " else {}
+    return result
+
+
+def _from_print(image: Image.Image, profile: bytes) -> Image.Image:
+    """CMYK or Lab to sRGB, by the picture's own profile where it has a sound one."""
+    srgb = ImageCms.createProfile("sRGB")
+    try:
+        own = ImageCms.createProfile("LAB") if image.mode == "LAB" else ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        result = ImageCms.profileToProfile(image, own, srgb, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):
+        result = image.convert("RGB")
+    result.info = {}
+    return result
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _upright(image: Image.Image, opened: Image.Image, notices: list[str]) -> Image.Image:
+    """The image turned as the EXIF orientation of the opened file says."""
+    try:
+        orientation = opened.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # EXIF comes from anywhere and its parser may fail in any way
+        notices.append("The picture's EXIF data is damaged: its orientation was not applied.")
+        return image
+    if orientation not in _TURNS:
+        return image
+    turned = image.transpose(_TURNS[orientation])
+    turned.info = image.info
+    return turned
+
+
+def load_mask(source: Source, size: tuple[int, int]) -> Image.Image:
+    """A mask of mode L and the given (width, height): white where the edit may act, black where pixels must stay.
+
+    Transparent pixels count as black. Raises EditError if its shape isn't the picture's or if it is all black.
+    """
+    return to_mask(load(source).image, size)
+
+
+def to_mask(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """As `load_mask`, of a picture that is loaded already."""
+    black = Image.new("RGBA", image.size, "black")
+    mask = Image.alpha_composite(black, image.convert("RGBA")).convert("L")
+    if abs(mask.width * size[1] - mask.height * size[0]) > 0.02 * mask.height * size[0]:
+        raise EditError(f"The mask is {mask.width} x {mask.height} pixels: make it {size[0]} x {size[1]}.")
+    if mask.size != size:
+        mask = mask.resize(size, Image.Resampling.BILINEAR)
+    if mask.getextrema()[1] == 0:
+        raise EditError("The mask is all black: paint white where the edit may act.")
+    return mask
+
+
+def fingerprint(image: Image.Image) -> str:
+    """SHA-256 of mode, size and pixels, in hexadecimal: the same for every file that holds the same picture."""
+    return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------------------ tensors
+
+
+def to_unit(image: Image.Image) -> Float[Tensor, "1 3 height width"]:
+    """Pixels as floats in [0, 1]; what is transparent is shown on white."""
+    if "A" in image.getbands():
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    pixels = np.array(image.convert("RGB"), dtype=np.uint8)
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+
+
+def to_pil(images: Tensor) -> Image.Image:
+    """(3, H, W) or (1, 3, H, W) floats, clamped to [0, 1], as an RGB image. Raises ValueError if one isn't finite."""
+    pixels = images.detach()[0] if images.ndim == 4 else images.detach()
+    if not torch.isfinite(pixels).all():
+        raise ValueError("The image holds numbers that are not finite.")
+    return Image.fromarray(_bytes(pixels).permute(1, 2, 0).contiguous().cpu().numpy())
+
+
+def _bytes(unit: Tensor) -> Tensor:
+    return (unit.float().clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of two tensors in [0, 1] of one shape; 100 for equal ones."""
+    error = (a.double() - b.double()).square().mean().item()
+    return 100.0 if error < 1e-10 else -10 * math.log10(error)
+
+
+# -------------------------------------------------------------------------------------------------------------- sizes
+
+
+def fit(image: Image.Image, size: int) -> tuple[Image.Image, Placement]:
+    """The whole picture in a square of `size` pixels, RGB: resized with antialiasing, never cropped.
+
+    The margin of a picture that isn't square repeats its edge pixels. A picture of the right size isn't resampled.
+    """
+    scale = size / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    place = Placement(size, (size - width) // 2, (size - height) // 2, width, height)
+    seen = to_pil(to_unit(image))
+    if seen.size != (width, height):
+        seen = seen.resize((width, height), Image.Resampling.LANCZOS)
+    rows, columns = (size - height - place.top, size - width - place.left)
+    padded = np.pad(np.asarray(seen), ((place.top, rows), (place.left, columns), (0, 0)), mode="edge")
+    return Image.fromarray(padded), place
+
+
+def _to_size(maps: Tensor, place: Placement, size: tuple[int, int]) -> Tensor:
+    """(C, S, S) maps of the model's square -> (C, height, width) maps of the picture, size = (width, height)."""
+    inner = maps.float()[:, place.top : place.top + place.height, place.left : place.left + place.width]
+    if (place.width, place.height) == size:
+        return inner
+    return F.interpolate(inner[None], size=size[::-1], mode="bicubic", antialias=True, align_corners=False)[0]
+
+
+def unfit(edited: Tensor, place: Placement, source: Image.Image) -> Image.Image:
+    """A model's square (3, S, S) as an RGB image of the source's exact size, with nothing of the source in it."""
+    return to_pil(_to_size(edited, place, source.size))
+
+
+# -------------------------------------------------------------------------------------------------------- compositing
+
+NOTICEABLE = (1.5 / 255, 5 / 255)
+"""Change of a pixel at the model's size that begins to count as an edit, and that counts fully."""
+REPAINTED = (8 / 255, 32 / 255)
+"""Change at which the source's fine detail begins to be dropped, and at which it is gone."""
+
+
+def composite(
+    source: Image.Image, before: Tensor, after: Tensor, place: Placement, mask: Image.Image | None = None
+) -> Image.Image:
+    """The edit laid into the source's own pixels, at its size, alpha and colour profile kept.
+
+    `before` (3, S, S) is the model's reconstruction of the source and `after` the edited square. With d = after -
+    before and detail = source - before (what the model can't represent: sharpness, texture, and at larger sizes most of
+    the picture), the result is
+
+        source + m * (u * d - v * detail),      0 <= v <= u <= 1,  m the feathered mask,
+
+    where u and v rise with |d| around each pixel. Where nothing changed u = v = 0 and the source stays bit for bit;
+    where little changed (light, tint) the change is added and the detail stays; where the model repainted, u = v = 1
+    and the result is `after`, with no ghost of the detail that was there. Outside the mask pixels stay bit for bit.
+    """
+    change = (after - before).float().abs().amax(0, keepdim=True)
+    change = F.avg_pool2d(F.max_pool2d(change, 3, 1, 1), 3, 1, 1, count_include_pad=False)
+    weights = torch.cat([_ramp(change, *NOTICEABLE), _ramp(change, *REPAINTED)])
+    weights = _to_size(weights, place, source.size).clamp(0, 1)
+    inside = _feathered(mask, source.size)
+    pixels = np.array(source.convert("RGB"), dtype=np.uint8)
+    for channel in range(3):  # one at a time, for the memory of large pictures
+        old, new = _to_size(torch.stack([before[channel], after[channel]]), place, source.size)
+        own = torch.from_numpy(pixels[..., channel]).float() / 255
+        moved = own + inside * (weights[0] * (new - old) - weights[1] * (own - old))
+        pixels[..., channel] = _bytes(moved).numpy()
+    result = Image.fromarray(pixels)
+    if "A" in source.getbands():
+        result.putalpha(source.getchannel("A"))
+    result.info = {key: value for key, value in source.info.items() if key == "icc_profile"}
+    return result
+
+
+def _ramp(x: Tensor, low: float, high: float) -> Tensor:
+    """0 up to `low`, 1 from `high`, smooth between."""
+    t = ((x - low) / (high - low)).clamp(0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def _feathered(mask: Image.Image | None, size: tuple[int, int]) -> Tensor | float:
+    """Weights (H, W) in [0, 1]: 0 wherever the mask is 0, rising to the mask's own value inside its edge.
+
+    The band is 1 % of the short side, and narrower where the mask would otherwise have no inside.
+    """
+    if mask is None:
+        return 1.0
+    if mask.mode != "L" or mask.size != size:
+        raise EditError(f"The mask must be greyscale and {size[0]} x {size[1]} pixels.")
+    value = torch.from_numpy(np.array(mask)).float() / 255
+    radius = min(size) / 100
+    while radius >= 0.5:
+        blurred = torch.from_numpy(np.array(mask.filter(ImageFilter.GaussianBlur(radius)))).float() / 255
+        inner = (2 * blurred - value.amax()).clamp(min=0)
+        if inner.amax() > 0.9 * value.amax():
+            return torch.minimum(value, inner)
+        radius /= 2
+    return value
+
+
+def _list(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:-1]) + " or " + names[-1]
