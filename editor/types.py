@@ -58,9 +58,9 @@ class FlowMap(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
-    """How the search spends its budget. Presets are instances; see `editor.engine.EFFORTS`.
+    """How a search or a sampler spends its budget. Presets are instances; see `editor.engine.EFFORTS`.
 
-    Raises ValueError with a sentence when a value makes no sense.
+    Symbols in backquotes are those of the paper. Raises ValueError with a sentence when a value makes no sense.
     """
 
     method: str = "fmtt"
@@ -68,49 +68,86 @@ class SearchSettings:
     particles: int = 8
     """Candidates carried at the same time."""
     steps: int = 8
-    """Moves from t0 to 1."""
+    """Time steps from t0 to 1."""
     strength: float = 0.8
     """How much may change, in (0, 1]: the search starts at t0 = 1 - strength."""
+    renoise: float = 0.7
+    """Share rho in [0, 1] of its noise that each particle but the first renews at the start."""
     lookahead: str = "map"
     """'map' (the flow map in `lookahead_steps`), 'denoiser' or 'none'."""
     lookahead_steps: int = 1
-    guidance: float = 1.0
-    """Size of the drift along the reward's gradient; 0 searches by selection alone."""
+    """Network calls of one look-ahead by the map."""
+    guidance: float = 2.0
+    """chi of the search's drift `chi_t = chi (1 - t)`; 0 searches by noise and selection alone."""
+    normalise: bool = True
+    """Scale each particle's gradient to one per element (root mean square); False takes `a(t) grad r` as it is."""
     jacobian: bool = True
-    """Differentiate through the flow map (J) or treat it as the identity (E)."""
-    noise: float = 1.0
-    """eta of eps_t = eta (1 - t), the noise of the tilted process."""
+    """Differentiate through the look-ahead (J) or treat it as the identity (E)."""
+    noise: float = 0.2
+    """eta of `eps_t = eta (1 - t)`, the noise of the tilted process."""
+    move: float = 0.1
+    """Fictitious time h of one Langevin move at a fixed t: noise `eps_t h`, drift `chi_t h`."""
     corrections: int = 1
-    """Langevin steps at every time."""
+    """Langevin moves at every time, each with its own look-ahead."""
+    temperature: float | None = None
+    """A correction that lowers the reward by d is kept with probability e^(-d / temperature); None keeps all."""
     keep: int = 2
     """Selection clones the best `keep` particles; equal to `particles` means none."""
     selections: int = 3
-    """How many times the search selects."""
+    """How many times the search selects, the first time at its first look-ahead."""
+    clone_noise: float = 0.3
+    """Share in [0, 1] of its noise that a clone renews, so that it explores another path than its twin."""
     guided: float = 0.7
-    """Share of the moves that are guided; the rest runs along the flow alone."""
+    """Share of the time steps that are guided; the rest runs along the flow alone."""
+    spread: float = 1.0
+    """Particles are guided by chi / spread to chi * spread, evenly in its logarithm; 1 gives all the same."""
     damping: float = 0.0
-    """lambda of the damping lambda / (1 + 2 lambda s2_t); 0 switches it off."""
+    """lambda of the damping 1 / (1 + 2 lambda s2_t) of the guidance; 0 switches it off."""
+    rate: float | None = None
+    """Step size of FMRG and ReNO; None takes the published one."""
+    spacing: float = 1.0
+    """Times are t0 + (1 - t0) (k / steps)^spacing: above 1 they crowd near t0."""
+    times: tuple[float, ...] | None = None
+    """Times after t0 and before 1, ascending, in place of `steps` and `spacing`; see `benchmarks.placement`."""
+    ramp: float = 1.0
+    """Share of the way from t0 to 1 over which `a(t)` climbs from 0 to 1, in (0, 1]."""
+    discretisation: str = "transport"
+    """Of the sampler: 'transport' (flow map, then Metropolis-adjusted Langevin) or 'euler-maruyama'."""
     ess: float = 0.5
-    """Sampling resamples when the effective sample size falls under this share of N."""
+    """Sampling resamples when the effective sample size falls under this share of N; 0 never does."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        positive = {"particles": self.particles, "steps": self.steps, "keep": self.keep,
-                    "lookahead_steps": self.lookahead_steps}
-        for name, value in positive.items():
+        for name in ("particles", "steps", "keep", "lookahead_steps"):
+            value = getattr(self, name)
             if int(value) != value or not 1 <= value <= 4096:
                 raise ValueError(f"{name} must be a whole number from 1 to 4096, not {value!r}.")
-        if not 0 < self.strength <= 1:
-            raise ValueError(f"strength must be above 0 and at most 1, not {self.strength!r}.")
-        if self.lookahead not in ("map", "denoiser", "none"):
-            raise ValueError(f"lookahead must be map, denoiser or none, not {self.lookahead!r}.")
-        for name in ("guidance", "noise", "corrections", "selections", "damping"):
+        for name in ("corrections", "selections"):
             value = getattr(self, name)
-            if not 0 <= value < 1e6:
+            if int(value) != value or not 0 <= value <= 4096:
+                raise ValueError(f"{name} must be a whole number from 0 to 4096, not {value!r}.")
+        for name in ("strength", "ramp"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be above 0 and at most 1, not {getattr(self, name)!r}.")
+        for name in ("guidance", "noise", "damping", "temperature", "rate"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1e6:
                 raise ValueError(f"{name} must be zero or more, not {value!r}.")
-        for name in ("guided", "ess"):
+        for name in ("guided", "ess", "renoise", "clone_noise"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], not {getattr(self, name)!r}.")
+        for name, most in (("move", 10.0), ("spacing", 10.0)):
+            if not 0 < getattr(self, name) <= most:
+                raise ValueError(f"{name} must be above 0 and at most {most:g}, not {getattr(self, name)!r}.")
+        if not 1 <= self.spread <= 100:
+            raise ValueError(f"spread must lie in [1, 100], not {self.spread!r}.")
+        if self.lookahead not in ("map", "denoiser", "none"):
+            raise ValueError(f"lookahead must be map, denoiser or none, not {self.lookahead!r}.")
+        if self.discretisation not in ("transport", "euler-maruyama"):
+            raise ValueError(f"discretisation must be transport or euler-maruyama, not {self.discretisation!r}.")
+        inner = self.times or ()
+        if any(not a < b for a, b in zip((self.start, *inner), (*inner, 1.0), strict=True)):
+            raise ValueError(f"times must ascend between t0 = {self.start:g} and 1, not {inner!r}.")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be a whole number from 0 to {2**32 - 1}, not {self.seed!r}.")
 
@@ -120,6 +157,7 @@ class SearchSettings:
         return 1.0 - self.strength
 
     def but(self, **changes: Any) -> SearchSettings:
+        """The same settings with some changed."""
         return replace(self, **changes)
 
 
@@ -127,7 +165,7 @@ class Step(NamedTuple):
     """The state of a search after it looked ahead at time `t`."""
 
     index: int
-    """0, 1, ..., total."""
+    """0, 1, ..., total: which look-ahead this is."""
     total: int
     """Index of the last step, at t = 1."""
     t: float
@@ -136,9 +174,9 @@ class Step(NamedTuple):
     lookahead: Latents
     """Where each would land."""
     scored: Scored
-    """What the score says of the landings."""
+    """What the score says of the landings, detached."""
     log_weights: Float[Tensor, " batch"]
-    """A of the particles (sampling); zeros for a search."""
+    """A of the particles since the last resampling (sampling); zeros for a search."""
     ancestry: tuple[int, ...]
     """For each particle, the index of its ancestor at step 0."""
     parents: tuple[int, ...]
@@ -146,7 +184,8 @@ class Step(NamedTuple):
     nfe: int
     """Network evaluations so far: one per latent per call, forward only."""
     diagnostics: dict[str, float]
-    """Named numbers: 'ess', 'log_z', 'variance' (of g_t), 'length' (Lambda so far), ..."""
+    """Named numbers, all so far: 'gradients' (backward passes, one per latent), 'length' (Lambda), 'discrepancy' (D),
+    'variance' (of g_t, now), 'ess' (now, in particles); when sampling 'log_z', 'resamplings', 'accepted' (share)."""
 
 
 Search = Callable[[FlowMap, Score, Latents, SearchSettings], Iterator[Step]]
