@@ -1,0 +1,58 @@
+"""Closeness to the source, in pixels or latents, on a scale that adds to log-odds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+PIXEL_TOLERANCE = 0.1
+"""Deviation in [0, 1] pixel units that costs half a nat: a clear change, about 20 dB."""
+
+
+@dataclass(frozen=True)
+class Preserve:
+    """-MSE / (2 tolerance^2): the mean log-density of N(source, tolerance^2), up to a constant; a `Reward`.
+
+    A deviation of one tolerance everywhere costs 1/2, of two tolerances 2, as many nats of a check's
+    log-odds. The mean is over all values, weighted by `weight`; so the cost doesn't grow with
+    the size of the image or of what must stay.
+
+    `source` and what it is compared with are of one kind: images in [0, 1], or latents in the flow
+    map's scale, whose tolerance is best a stated share of their standard deviation.
+    """
+
+    source: Float[Tensor, "#batch c h w"]
+    tolerance: float = PIXEL_TOLERANCE
+    weight: Float[Tensor, "#batch 1 h w"] | None = None
+    """How much each place must stay, zero or more; None for everywhere alike. See `outside`."""
+
+    def __post_init__(self) -> None:
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance must be above 0, not {self.tolerance!r}.")
+        if self.weight is None:
+            return
+        if self.weight.shape[-2:] != self.source.shape[-2:] or self.weight.shape[-3] != 1:
+            raise ValueError(f"A weight must be a map of {tuple(self.source.shape[-2:])}: resize it with `outside`.")
+        if (self.weight < 0).any() or not (self.weight.sum((1, 2, 3)) > 0).all():
+            raise ValueError("A weight must be zero or more, and above zero somewhere: nothing would have to stay.")
+
+    def __call__(self, images: Float[Tensor, "batch c h w"]) -> Float[Tensor, " batch"]:
+        """Zero for the source itself, below for everything else."""
+        squares = (images - self.source.to(images)).square().mean(1, keepdim=True)
+        if self.weight is None:
+            mse = squares.mean((1, 2, 3))
+        else:
+            weight = self.weight.to(images)
+            mse = (squares * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))
+        return -mse / (2 * self.tolerance**2)
+
+
+def outside(mask: Float[Tensor, "#batch 1 height width"], size: tuple[int, int]) -> Float[Tensor, "#batch 1 h w"]:
+    """The weight map of what lies outside `mask` (1 where the edit may act), averaged down to `size`.
+
+    For latents, `size` is theirs: a latent that the mask touches in part must stay in part.
+    """
+    return 1.0 - F.interpolate(mask, size=size, mode="area")
