@@ -62,7 +62,7 @@ def load(source: Source) -> Loaded:
     The header is checked before anything is decoded. Raises EditError with a sentence for everything that isn't a whole
     PNG, JPEG, WebP, BMP, TIFF or GIF picture within the limits above.
     """
-    data = _read(source)
+    data = read(source)
     try:
         # Pillow itself warns above 89 million pixels and refuses above 179; both mean "too large" here.
         opened = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -88,8 +88,8 @@ def load(source: Source) -> Loaded:
     return Loaded(image, tuple(notices))
 
 
-def _read(source: Source) -> bytes:
-    """At most MAX_BYTES bytes of the source."""
+def read(source: Source) -> bytes:
+    """The bytes of a source. Raises EditError if there are none or more than MAX_BYTES."""
     if isinstance(source, bytes):
         data = source
     elif isinstance(source, str | Path):

@@ -1,0 +1,191 @@
+"""The store of past edits: a SQLite table beside PNG files, in one folder, for every user of the page.
+
+Every edit knows its parent, so going back and editing again makes a branch and nothing is overwritten. An edit is found
+by an id that can't be guessed; lists are by owner.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel import Field, Session, SQLModel, col, create_engine, select
+
+from editor.recipe import Recipe, read_recipe, save_result, write
+from editor.types import EditError
+
+__all__ = ["Edit", "History", "Recipe", "read_recipe", "save_result"]
+
+DAY = 86_400.0
+
+
+class Edit(SQLModel, table=True):
+    """One row: an edit with its recipe and report as JSON; its pictures are files."""
+
+    id: str = Field(primary_key=True)
+    """128 random bits in URL-safe characters; whoever has it may see the edit."""
+    owner: str = Field(index=True)
+    parent: str | None = None
+    """The edit whose result this one started from."""
+    created: float = Field(index=True)
+    """Seconds since 1970."""
+    source: str = Field(index=True)
+    """Fingerprint of the source, which names its file."""
+    recipe_json: str
+    report_json: str
+    """What the page shows of the run besides: checks, scores, the reward curve, cost."""
+    size: int
+    """Bytes of the files of source and result."""
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe.from_json(json.loads(self.recipe_json))
+
+    @property
+    def report(self) -> dict[str, Any]:
+        return json.loads(self.report_json)
+
+
+@dataclass(frozen=True)
+class History:
+    """Past edits in `folder`, at most `max_bytes` of pictures and `max_age` seconds old. Use `History.open`."""
+
+    folder: Path
+    database: Engine
+    max_bytes: int
+    max_age: float
+    clock: Callable[[], float]
+    changing: threading.RLock = field(default_factory=threading.RLock)
+    """Held while files and rows change together."""
+
+    @classmethod
+    def open(
+        cls, folder: str | Path, *, max_bytes: int = 2 * 2**30, max_age: float = 90 * DAY,
+        clock: Callable[[], float] = time.time,
+    ) -> History:
+        """Open the store, making its folders and table where they are missing. Raises EditError if it can't."""
+        folder = Path(folder).expanduser().resolve()
+        try:
+            for part in ("sources", "results"):
+                (folder / part).mkdir(parents=True, exist_ok=True)
+            database = create_engine(f"sqlite:///{folder / 'edits.db'}")
+            SQLModel.metadata.create_all(database)
+        except (OSError, SQLAlchemyError) as error:
+            raise EditError(f"The history folder {str(folder)!r} can't be used: choose another one.") from error
+        return cls(folder, database, max_bytes, max_age, clock)
+
+    def close(self) -> None:
+        self.database.dispose()
+
+    @property
+    def limits(self) -> str:
+        """The limits as a sentence."""
+        size = f"{self.max_bytes / 2**30:.1f} GB" if self.max_bytes >= 2**30 else f"{self.max_bytes / 2**20:.0f} MB"
+        return f"Edits are kept on this server for {self.max_age / DAY:.0f} days and up to {size}; then the oldest go."
+
+    # ----------------------------------------------------------------------------------------------------- writing
+
+    def add(
+        self, owner: str, source: Image.Image, result: Image.Image, recipe: Recipe, report: dict[str, Any],
+        parent: str | None = None,
+    ) -> Edit:
+        """Keep an edit, then remove what the limits no longer allow. Raises EditError if it can't be written."""
+        edit = Edit(
+            id=secrets.token_urlsafe(16), owner=owner, parent=parent, created=self.clock(), source=recipe.source,
+            recipe_json=json.dumps(recipe.to_json()), report_json=json.dumps(report), size=0,
+        )
+        with self.changing, self._session() as session:
+            if not self.source_path(edit).exists():
+                write(self.source_path(edit), _png(source))
+            save_result(self.result_path(edit), result, recipe)
+            edit.size = self.result_path(edit).stat().st_size + self.source_path(edit).stat().st_size
+            session.add(edit)
+            session.commit()
+        self.prune(spare=edit.id)
+        return edit
+
+    def delete(self, owner: str, edit_id: str) -> None:
+        """Remove one edit of this owner; what was edited from it moves to its parent."""
+        self._remove([self.get(edit_id, owner)])
+
+    def clear(self, owner: str) -> int:
+        """Remove every edit of this owner; how many there were."""
+        edits = self.list(owner, limit=-1)
+        self._remove(edits)
+        return len(edits)
+
+    def prune(self, spare: str = "") -> int:
+        """Remove the oldest edits beyond the limits, of all owners, except `spare`; how many were removed."""
+        with self._session() as session:
+            newest_first = session.exec(select(Edit).order_by(col(Edit.created).desc())).all()
+        oldest = self.clock() - self.max_age
+        total, removed = 0, []
+        for edit in newest_first:
+            total += edit.size
+            if edit.id != spare and (edit.created < oldest or total > self.max_bytes):
+                removed.append(edit)
+        self._remove(removed)
+        return len(removed)
+
+    def _remove(self, edits: list[Edit]) -> None:
+        with self.changing, self._session() as session:
+            for row in filter(None, [session.get(Edit, edit.id) for edit in edits]):
+                for child in session.exec(select(Edit).where(Edit.parent == row.id)):
+                    child.parent = row.parent
+                session.delete(row)
+                session.flush()
+            session.commit()
+            used = set(session.exec(select(Edit.source).where(col(Edit.source).in_({e.source for e in edits}))))
+            for edit in edits:
+                self.result_path(edit).unlink(missing_ok=True)
+                if edit.source not in used:
+                    self.source_path(edit).unlink(missing_ok=True)
+
+    # ----------------------------------------------------------------------------------------------------- reading
+
+    def get(self, edit_id: str, owner: str | None = None) -> Edit:
+        """The edit of this id, of this owner if one is given. Raises EditError if there is none."""
+        with self._session() as session:
+            edit = session.get(Edit, edit_id)
+        if edit is None or (owner is not None and edit.owner != owner):
+            raise EditError("This edit is no longer in the history: it was deleted or grew too old.")
+        return edit
+
+    def list(self, owner: str, limit: int = 60) -> list[Edit]:
+        """The owner's latest edits, newest first; -1 for all."""
+        newest = select(Edit).where(Edit.owner == owner).order_by(col(Edit.created).desc()).limit(limit)
+        with self._session() as session:
+            return list(session.exec(newest))
+
+    def lineage(self, edit: Edit) -> list[Edit]:
+        """The chain of edits that led to this one, the first edit first."""
+        chain = [edit]
+        with self._session() as session:
+            while chain[0].parent and (parent := session.get(Edit, chain[0].parent)) and parent not in chain:
+                chain.insert(0, parent)
+        return chain
+
+    def source_path(self, edit: Edit) -> Path:
+        return self.folder / "sources" / f"{edit.source}.png"
+
+    def result_path(self, edit: Edit) -> Path:
+        return self.folder / "results" / f"{edit.id}.png"
+
+    def _session(self) -> Session:
+        return Session(self.database, expire_on_commit=False)
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

@@ -1,0 +1,217 @@
+"""The recipe of an edit: everything that decided it, carried by its PNG beside a mark that it is AI-edited.
+
+A PNG comes from anywhere, so a recipe that is read is untrusted: its size, schema and ranges are checked.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
+
+from editor import images
+from editor.types import MAX_INSTRUCTION, EditError, EditRequest, EditUpdate, SearchSettings
+from rewards.base import Plan
+
+FORMAT = 1
+KEY = "tiltedit"
+"""The keyword of the PNG text that holds the recipe as JSON."""
+MAX_RECIPE = 64 * 2**10
+"""Characters of the JSON."""
+LIMITS = {"particles": 256, "steps": 256, "lookahead_steps": 16, "corrections": 16, "selections": 256}
+"""The largest settings that a recipe may ask for."""
+MAX_TIMES = 256
+"""The most time steps that a recipe may list."""
+PACKAGES = ("torch", "diffusers", "transformers", "pillow")
+
+AI_NOTE = "This picture was edited by AI (Tiltedit)."
+DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+_XMP = (
+    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
+    'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/">'
+    f"<Iptc4xmpExt:DigitalSourceType>{DIGITAL_SOURCE_TYPE}</Iptc4xmpExt:DigitalSourceType>"
+    '</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What to run again for the same bytes on the same machine, given the same source and mask."""
+
+    profile: str
+    instruction: str
+    plan: Plan
+    settings: SearchSettings
+    source: str
+    """`images.fingerprint` of the source."""
+    mask: str | None = None
+    """`images.fingerprint` of the mask."""
+    result: str
+    """`images.fingerprint` of the result."""
+    candidate: int = 0
+    """Which of the final candidates the result is, best first."""
+    stopped: int | None = None
+    """The step after which a person stopped the run; None if it ran to its end."""
+    versions: dict[str, str]
+    """Of the packages that computed it."""
+
+    @classmethod
+    def of(cls, request: EditRequest, update: EditUpdate, profile: str, candidate: int = 0) -> Recipe:
+        """The recipe of a run that is done, for its best candidate or another one."""
+        result = update.candidates[candidate].image if candidate else update.best
+        if result is None:
+            raise ValueError("A recipe is written of a run that is done.")
+        return cls(
+            profile=profile,
+            instruction=request.instruction,
+            plan=update.plan,
+            settings=request.settings,
+            source=images.fingerprint(request.image),
+            mask=images.fingerprint(request.mask) if request.mask else None,
+            result=images.fingerprint(result),
+            candidate=candidate,
+            stopped=update.step if update.stopped else None,
+            versions={name: version(name) for name in PACKAGES},
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data, in the layout that `from_json` reads."""
+        return {"format": FORMAT} | asdict(self) | {"plan": self.plan.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Recipe:
+        """A recipe from untrusted data. Raises EditError with a sentence."""
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise EditError("The recipe is of another version: use the version of Tiltedit that made it.")
+        try:
+            return cls(
+                profile=_text(data, "profile", 64),
+                instruction=_text(data, "instruction", MAX_INSTRUCTION),
+                plan=Plan.from_json(data.get("plan")),
+                settings=_settings(data.get("settings")),
+                source=_digest(data.get("source")),
+                mask=None if data.get("mask") is None else _digest(data["mask"]),
+                result=_digest(data.get("result")),
+                candidate=_whole(data.get("candidate", 0), 255),
+                stopped=None if data.get("stopped") is None else _whole(data["stopped"], 256),
+                versions=_versions(data.get("versions")),
+            )
+        except ValueError as error:
+            raise EditError(f"The recipe can't be used: {error}") from error
+
+
+def _text(data: dict[str, Any], name: str, longest: int) -> str:
+    value = data.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= longest:
+        raise ValueError(f"its {name} must be a text of at most {longest} characters.")
+    return value
+
+
+def _digest(value: Any) -> str:
+    if not isinstance(value, str) or len(value) != 64 or set(value) - set("0123456789abcdef"):
+        raise ValueError("a picture is named in it by something other than its SHA-256.")
+    return value
+
+
+def _whole(value: Any, highest: int) -> int:
+    if type(value) is not int or not 0 <= value <= highest:
+        raise ValueError(f"{value!r} should be a whole number from 0 to {highest}.")
+    return value
+
+
+def _versions(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict) or len(value) > 32 or any(not isinstance(v, str) for v in value.values()):
+        raise ValueError("its versions must be a few names with their version.")
+    return {str(name)[:64]: number[:64] for name, number in value.items()}
+
+
+def _settings(data: Any) -> SearchSettings:
+    """Settings of untrusted data: known names, the right types, in range."""
+    if not isinstance(data, dict):
+        raise ValueError("its settings are missing.")
+    hints = get_type_hints(SearchSettings)
+    for name, value in data.items():
+        if name not in hints:
+            raise ValueError(f"it has an unknown setting {str(name)[:40]!r}.")
+        if not _is_a(value, hints[name]):
+            raise ValueError(f"its setting {name} has the wrong type.")
+        if name in LIMITS and value > LIMITS[name]:
+            raise ValueError(f"its setting {name} is {value}, and at most {LIMITS[name]} is allowed.")
+    return SearchSettings(**{name: _frozen(value) for name, value in data.items()})
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    """Whether JSON data is of a setting's type: bool, int, float, str, tuple[float, ...] or one of those or None."""
+    if get_origin(hint) is tuple:
+        return isinstance(value, list | tuple) and len(value) <= MAX_TIMES and all(_is_a(v, float) for v in value)
+    if get_args(hint):
+        return any(_is_a(value, part) for part in get_args(hint))
+    if hint is float:
+        return type(value) in (int, float)
+    return type(value) is hint
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+# ---------------------------------------------------------------------------------------------------------------- PNG
+
+
+def encode_result(image: Image.Image, recipe: Recipe | None) -> bytes:
+    """A PNG marked as AI-edited in PNG text, EXIF and XMP (IPTC); None leaves the recipe out and keeps the mark."""
+    text = PngInfo()
+    text.add_text("Software", "Tiltedit")
+    text.add_text("Comment", AI_NOTE)
+    text.add_itxt("XML:com.adobe.xmp", _XMP)
+    if recipe is not None:
+        text.add_text(KEY, json.dumps(recipe.to_json(), sort_keys=True))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Software] = "Tiltedit (AI-edited picture)"
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"ASCII\0\0\0" + AI_NOTE.encode("ascii")
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=text, exif=exif.tobytes(), compress_level=6)
+    return buffer.getvalue()
+
+
+def save_result(path: str | Path, image: Image.Image, recipe: Recipe | None) -> None:
+    """Write `encode_result` to a file, whole or not at all. Raises EditError if it can't be written."""
+    write(Path(path), encode_result(image, recipe))
+
+
+def write(path: Path, data: bytes) -> None:
+    """Put bytes into a file at once: a reader sees the old file or the new one, never a half."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise EditError(f"The file {path.name!r} can't be written: check the folder and the free space.") from error
+
+
+def read_recipe(source: images.Source) -> Recipe:
+    """The recipe that a PNG carries; nothing of its pixels is decoded. Raises EditError with a sentence."""
+    data = images.read(source)
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as opened:
+            text = opened.info.get(KEY)
+    except Exception as error:  # a decoder may fail in any way on a hostile header
+        raise EditError("Recipes are read from PNG files that Tiltedit saved, and this is none.") from error
+    if not isinstance(text, str):
+        raise EditError("This PNG carries no recipe: choose one that Tiltedit saved with its recipe.")
+    if len(text) > MAX_RECIPE:
+        raise EditError(f"The recipe is too long: at most {MAX_RECIPE} characters are read.")
+    try:
+        return Recipe.from_json(json.loads(text))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise EditError("The recipe in this PNG is damaged: choose another file.") from error

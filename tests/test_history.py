@@ -1,0 +1,209 @@
+"""Recipes are complete, marked and mistrusted; the store branches, restores, deletes and keeps its limits."""
+
+import io
+import json
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from editor import images
+from editor.history import History
+from editor.recipe import DIGITAL_SOURCE_TYPE, KEY, Recipe, encode_result, read_recipe, save_result
+from editor.types import EditError, EditRequest, SearchSettings
+from tests.fakes import FakeEditor, clock_like
+
+
+def run(mask=None, **settings):
+    settings = SearchSettings(**settings)
+    request = EditRequest(image=clock_like(), instruction="make it dark", mask=mask, settings=settings)
+    *_, last = FakeEditor().edit(request)
+    return request, last
+
+
+@pytest.fixture
+def recipe():
+    request, last = run(Image.new("L", (160, 120), 255), seed=5, steps=2, times=(0.4, 0.7))
+    return Recipe.of(request, last, "fake")
+
+
+@pytest.fixture
+def store(tmp_path):
+    now = [1e9]
+    history = History.open(tmp_path / "history", clock=lambda: now[0])
+    yield history, now
+    history.close()
+
+
+def test_a_recipe_comes_back_from_its_png(recipe, tmp_path):
+    path = tmp_path / "result.png"
+    save_result(path, clock_like(), recipe)
+    assert read_recipe(path) == recipe
+    assert recipe.settings.seed == 5
+    assert recipe.source == images.fingerprint(clock_like())
+    assert images.load(path).image.tobytes() == clock_like().tobytes()
+    assert [p.name for p in tmp_path.iterdir()] == ["result.png"]
+
+
+def test_the_same_recipe_gives_the_same_bytes(recipe):
+    assert encode_result(clock_like(), recipe) == encode_result(clock_like(), recipe)
+
+
+@pytest.mark.parametrize("stripped", [False, True])
+def test_the_mark_stays_when_the_recipe_is_stripped(recipe, stripped):
+    data = encode_result(clock_like(), None if stripped else recipe)
+    with Image.open(io.BytesIO(data)) as opened:
+        assert DIGITAL_SOURCE_TYPE in opened.info["XML:com.adobe.xmp"]
+        assert "AI" in opened.info["Comment"]
+        assert "AI" in opened.getexif()[0x0131]
+        assert b"AI" in opened.getexif().get_ifd(0x8769)[0x9286]
+        assert (KEY in opened.info) != stripped
+    if stripped:
+        with pytest.raises(EditError, match="no recipe"):
+            read_recipe(data)
+
+
+def test_another_candidate_and_a_stopped_run_are_recorded():
+    request, last = run()
+    assert Recipe.of(request, last, "fake", 2).result == images.fingerprint(last.candidates[2].image)
+    assert Recipe.of(request, replace(last, stopped=True), "fake").stopped == last.step
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: [],
+        lambda data: data | {"format": 99},
+        lambda data: data | {"instruction": "x" * 501},
+        lambda data: data | {"instruction": 7},
+        lambda data: data | {"plan": {"checks": []}},
+        lambda data: data | {"plan": {"checks": ["x"]}},
+        lambda data: data | {"source": "../../etc/passwd"},
+        lambda data: data | {"candidate": -1},
+        lambda data: data | {"candidate": True},
+        lambda data: data | {"versions": {"a": ["b"]}},
+        lambda data: data | {"settings": None},
+        lambda data: data | {"settings": {"particles": 10**6}},
+        lambda data: data | {"settings": {"particles": True}},
+        lambda data: data | {"settings": {"strength": "1"}},
+        lambda data: data | {"settings": {"strength": float("nan")}},
+        lambda data: data | {"settings": {"steps": 4.5}},
+        lambda data: data | {"settings": {"rm": "-rf"}},
+        lambda data: data | {"settings": {"times": [0.5] * 1000}},
+        lambda data: data | {"settings": {"times": ["0.5"]}},
+    ],
+)
+def test_recipes_are_untrusted(recipe, change):
+    text = PngInfo()
+    text.add_text(KEY, json.dumps(change(recipe.to_json())))
+    buffer = io.BytesIO()
+    clock_like().save(buffer, "PNG", pnginfo=text)
+    with pytest.raises(EditError, match=r"\.$"):
+        read_recipe(buffer.getvalue())
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 50_000, "{" + " " * 70_000 + "}", "null"])
+def test_text_that_is_no_recipe_is_refused(text):
+    info = PngInfo()
+    info.add_text(KEY, text)
+    buffer = io.BytesIO()
+    clock_like().save(buffer, "PNG", pnginfo=info)
+    with pytest.raises(EditError, match=r"\.$"):
+        read_recipe(buffer.getvalue())
+
+
+def test_a_file_that_is_no_png_carries_no_recipe():
+    with pytest.raises(EditError, match="PNG"):
+        read_recipe(b"not a picture at all")
+
+
+def keep(history, owner="ann", parent=None, source=None):
+    request, last = run()
+    source = source or clock_like()
+    recipe = replace(Recipe.of(request, last, "fake"), source=images.fingerprint(source))
+    return history.add(owner, source, last.best, recipe, {"score": last.score}, parent)
+
+
+def test_edits_survive_a_restart_with_pictures_recipe_and_report(store):
+    history, _ = store
+    edit = keep(history)
+    history.close()
+    again = History.open(history.folder)
+    found = again.get(edit.id, "ann")
+    assert found.recipe == edit.recipe
+    assert found.report == edit.report
+    assert read_recipe(again.result_path(found)) == found.recipe
+    assert images.fingerprint(images.load(again.source_path(found)).image) == found.source
+    again.close()
+
+
+def test_owners_are_apart(store):
+    history, _ = store
+    edit = keep(history, "ann")
+    keep(history, "bob")
+    assert [e.id for e in history.list("ann")] == [edit.id]
+    assert history.get(edit.id).id == edit.id
+    for act in (history.get, lambda i, o: history.delete(o, i)):
+        with pytest.raises(EditError, match="no longer"):
+            act(edit.id, "bob")
+
+
+def test_going_back_and_editing_again_makes_a_branch(store):
+    history, now = store
+    first = keep(history)
+    now[0] += 1
+    second = keep(history, parent=first.id)
+    now[0] += 1
+    branch = keep(history, parent=first.id)
+    assert [e.id for e in history.list("ann")] == [branch.id, second.id, first.id]
+    assert [e.id for e in history.lineage(branch)] == [first.id, branch.id]
+    assert [e.id for e in history.lineage(second)] == [first.id, second.id]
+
+
+def test_deleting_removes_files_and_closes_the_gap_in_the_lineage(store):
+    history, _ = store
+    first = keep(history)
+    second = keep(history, parent=first.id)
+    third = keep(history, parent=second.id)
+    history.delete("ann", second.id)
+    assert [e.id for e in history.lineage(history.get(third.id))] == [first.id, third.id]
+    assert not history.result_path(second).exists()
+    assert history.source_path(first).exists()
+    assert history.clear("ann") == 2
+    assert [*history.folder.glob("*/*.png")] == []
+    assert history.list("ann") == []
+
+
+def test_a_source_of_two_owners_stays_while_one_uses_it(store):
+    history, _ = store
+    ann, bob = keep(history, "ann"), keep(history, "bob")
+    assert ann.source == bob.source
+    history.clear("ann")
+    assert history.source_path(bob).exists()
+
+
+def test_limits_of_age_and_size_remove_the_oldest_and_say_so(store):
+    history, now = store
+    old = keep(history)
+    now[0] += 91 * 86_400
+    new = keep(history)
+    assert [e.id for e in history.list("ann")] == [new.id]
+    assert not history.result_path(old).exists()
+    small = replace(history, max_bytes=new.size + 1)
+    now[0] += 1
+    newest = keep(small)
+    assert [e.id for e in small.list("ann")] == [newest.id]
+    assert "90 days" in history.limits
+    assert "2.0 GB" in history.limits
+
+
+def test_a_folder_that_cannot_be_used_is_said(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(EditError, match="choose another"):
+        History.open(tmp_path / "file")
+
+
+def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path, recipe):
+    with pytest.raises(EditError, match="free space"):
+        save_result(tmp_path / "absent" / "result.png", clock_like(), recipe)
