@@ -20,7 +20,7 @@ GUIDANCE = 3.5
 """The embedded guidance that FLUX.1-dev and its public flow map are run with."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class FluxFlowMap:
     """A FLUX transformer with its prompt bound, as a flow map: X(x, s, t) = x + (t - s) v(x, s, t).
 
@@ -36,7 +36,7 @@ class FluxFlowMap:
     """The pooled CLIP embedding of the prompt."""
     guidance: float = GUIDANCE
     """Used when the transformer embeds guidance."""
-    _ids: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _ids: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False)
 
     @property
     def two_time(self) -> bool:
@@ -79,7 +79,7 @@ class FluxFlowMap:
         return self._ids[rows, columns]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class LatentCodec:
     """Images (B, 3, H, W) in [0, 1] to latents in the flow map's scale and back; both ways differentiable.
 

@@ -1,0 +1,69 @@
+"""Small random FLUX parts and folders for the tests: the published layouts at a ten-thousandth of the size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, FluxTransformer2DModel
+
+from training.flow_folder import TextEncoders, new_text_encoders, new_transformer, new_vae, save_pipeline
+
+CAPTION = (
+    "a round clock with a red rim, a white face, black hands and Roman numerals on a blue background, "
+    "with a second hand"
+)
+CHANNELS, TEXT_WIDTH, POOLED_WIDTH = 4, 32, 32
+
+
+def tiny_transformer(guidance: bool = False) -> FluxTransformer2DModel:
+    """A stock transformer of one time, in double precision so that finite differences can be taken."""
+    torch.manual_seed(0)
+    return (
+        FluxTransformer2DModel(
+            in_channels=4 * CHANNELS,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=TEXT_WIDTH,
+            pooled_projection_dim=POOLED_WIDTH,
+            guidance_embeds=guidance,
+            axes_dims_rope=(4, 2, 2),
+        )
+        .double()
+        .eval()
+    )
+
+
+def tiny_kl() -> AutoencoderKL:
+    """An AutoencoderKL of FLUX's layout: 8x, 16 channels, shift and scale, no quant convolutions."""
+    torch.manual_seed(1)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(4, 4, 4, 4),
+        norm_num_groups=2,
+        latent_channels=16,
+        scaling_factor=0.3611,
+        shift_factor=0.1159,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    )
+    return vae.eval()
+
+
+def tiny_text() -> TextEncoders:
+    torch.manual_seed(2)
+    return new_text_encoders([CAPTION, "a square clock"], text_width=TEXT_WIDTH, pooled_width=POOLED_WIDTH)
+
+
+def save_tiny_flow(folder: Path) -> tuple[FluxTransformer2DModel, TextEncoders]:
+    """Writes an untrained studio flow folder in float32; returns what it was made of."""
+    torch.manual_seed(3)
+    text = tiny_text()
+    transformer = new_transformer(16, 1, 1, CHANNELS, TEXT_WIDTH, POOLED_WIDTH, heads=2)
+    vae = new_vae(CHANNELS, width=4)
+    vae.register_to_config(scaling_factor=0.7, shift_factor=-0.2)
+    save_pipeline(folder, transformer, vae, text, torch.float32)
+    return transformer, text
