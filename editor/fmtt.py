@@ -1,0 +1,264 @@
+"""Flow Map Trajectory Tilting (Sabour et al., arXiv 2511.22688): a search and a sampler as generators of steps.
+
+The reward at time t is r_t(x) = a(t) r(X_{t,1}(x)). It tilts the flow into
+dx = [b_t + eps_t (s_t + grad r_t)] dt + sqrt(2 eps_t) dW, and with dA = a'(t) r(X_{t,1}(x)) dt the weighted particles
+(x_1, e^A) sample exactly from rho_1 e^r (Proposition 2.2). `sample` keeps to that. `search` may push harder, by
+chi_t grad r_t, and keeps the best instead of the weighted: it finds, and claims no law.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from editor.flowmap import Counted, denoise, score_from_velocity, transport
+from editor.landing import Landing, land, unit
+from editor.particles import (
+    ParticleNoise,
+    best_cloned,
+    effective_size,
+    langevin_share,
+    log_mean_exp,
+    renoise,
+    systematic,
+    where,
+)
+from editor.schedules import Tilt, itinerary, time_grid
+from editor.thermo import Thermometer
+from editor.types import EditError, FlowMap, Latents, Score, SearchSettings, Step
+
+GOLDEN = 0.6180339887498949
+"""Its multiples modulo 1 fill [0, 1) evenly, however many are taken."""
+
+
+@dataclass
+class _Run:
+    """What stays the same from the first step of a run to the last, and the count of its gradients."""
+
+    flow: Counted
+    score: Score
+    settings: SearchSettings
+    tilt: Tilt
+    noise: ParticleNoise
+    gradients: int = 0
+    """Backward passes so far, one per latent."""
+
+    @classmethod
+    def of(cls, flow: FlowMap, score: Score, x: Latents, settings: SearchSettings, tilt: Tilt) -> _Run:
+        if len(x) != settings.particles:
+            raise ValueError(f"The settings ask for {settings.particles} particles, but {len(x)} latents came.")
+        return cls(Counted(flow), score, settings, tilt, ParticleNoise(settings.seed, len(x)))
+
+    def land(self, x: Latents, t: float, gradient: bool) -> Landing:
+        self.gradients += len(x) * gradient
+        return land(self.flow, self.score, x, t, self.settings, gradient)
+
+
+def scatter(flow: FlowMap, x: Latents, settings: SearchSettings, noise: ParticleNoise) -> Latents:
+    """Make copies of an inverted source differ: every particle but the first renews its share of the noise.
+
+    The clean part is where the flow map lands; identical particles are looked at once (1 NFE), and none at t0 = 0.
+    """
+    t = settings.start
+    if settings.renoise == 0 or len(x) == 1:
+        return x
+    clean = torch.zeros_like(x)
+    if t > 0:
+        alike = bool((x == x[:1]).all())
+        clean = flow(x[:1] if alike else x, t, 1.0).expand_as(x)
+    return torch.cat([x[:1], renoise(x, clean, t, settings.renoise, noise.normal(x))[1:]])
+
+
+# Search
+
+
+@torch.no_grad()
+def search(flow: FlowMap, score: Score, x: Latents, settings: SearchSettings) -> Iterator[Step]:
+    """Search for clean latents of high reward, from particles x (N, ...) at t0 = settings.start.
+
+    At each visit: look ahead, score, yield a Step; clone the best; move at fixed t; go on along the flow. The last
+    Step is at t = 1, where the look-ahead is x itself. Raises EditError on rewards that are not finite.
+    """
+    run = _Run.of(flow, score, x, settings, Tilt.of(settings))
+    visits, meter = itinerary(settings), Thermometer()
+    identity, zeros = torch.arange(len(x)), torch.zeros(len(x), dtype=torch.float64)
+    ancestry = parents = identity
+    pace, before = torch.ones(len(x)), None
+    x = scatter(run.flow, x, settings, run.noise)
+    for index, visit in enumerate(visits):
+        now = run.land(x, visit.t, visit.guided and settings.guidance > 0)
+        if before is not None:
+            now, pace = _reconsider(run, now, before, pace)
+        yield Step(index, len(visits) - 1, visit.t, now.x, now.y, now.scored, zeros, tuple(ancestry.tolist()),
+                   tuple(parents.tolist()), run.flow.nfe, meter.report() | {"gradients": run.gradients})  # fmt: skip
+        parents = best_cloned(now.reward, settings.keep) if visit.select else identity
+        now, ancestry, pace = now.clones(parents), ancestry[parents], pace[parents]
+        x = _move(run, now, visit.t, pace, parents != identity) if visit.guided else now.x
+        before = None if visit.onward else now
+        if visit.onward:
+            s, t = visit.t, visits[index + 1].t
+            meter.spend((run.tilt.a(t) - run.tilt.a(s)) * now.reward, zeros, t - s)
+        for s, t in pairwise((visit.t, *visit.onward)):
+            x = transport(run.flow, x, s, t)
+
+
+def _reconsider(run: _Run, now: Landing, before: Landing, pace: Tensor) -> tuple[Landing, Tensor]:
+    """Take back the moves that cost reward, with probability 1 - e^(-loss / temperature), and halve their pace."""
+    temperature = run.settings.temperature
+    if temperature is None:
+        return now, pace
+    loss = (before.reward - now.reward).double().cpu()
+    chance = torch.exp(-loss.clamp(min=0) / temperature) if temperature > 0 else torch.zeros_like(loss)
+    worse = (loss > 0) & (run.noise.uniform(loss) >= chance)
+    return now.unless(worse, before), torch.where(worse, pace / 2, (1.5 * pace).clamp(max=1))
+
+
+def _move(run: _Run, now: Landing, t: float, pace: Tensor, cloned: Tensor) -> Latents:
+    """x + chi_t h grad r_t and a Langevin move of variance 2 eps_t h, at fixed t.
+
+    The Langevin move renews a share of the noise in x, which keeps x among the latents that the map knows, however
+    large the share. With `normalise`, grad r_t is scaled to a root mean square of 1, so that chi_t h is the distance
+    gone, per element, and (1 - t) the natural unit of it; otherwise it is a(t) grad r, with eps_t + chi_t before it.
+    """
+    settings, tilt, x = run.settings, run.tilt, now.x
+    share = langevin_share(tilt.eps(t), settings.move, t) * pace
+    share = torch.where(cloned, share.clamp(min=settings.clone_noise), share)
+    if share.max() > 0:
+        clean = denoise(run.flow, x, t) if settings.lookahead == "none" else now.y
+        x = renoise(x, clean, t, share, run.noise.normal(x))
+    if now.gradient is None:
+        return x
+    if settings.normalise:
+        slope, chi = unit(now.gradient), tilt.chi(t)
+    else:
+        slope, chi = tilt.a(t) * now.gradient, tilt.eps(t) + tilt.chi(t)
+    strength = chi * settings.move * pace * _ladder(len(x), settings.spread)
+    return x + strength.reshape(-1, *[1] * (x.ndim - 1)).to(x) * slope
+
+
+def _ladder(particles: int, spread: float) -> Tensor:
+    """Factors of the particles' guidance from 1 / spread to spread; particle i's does not depend on their number."""
+    even = (0.5 + GOLDEN * torch.arange(particles)) % 1
+    return spread ** (2 * even - 1)
+
+
+# Sampling
+
+
+@torch.no_grad()
+def sample(
+    flow: FlowMap, score: Score, x: Latents, settings: SearchSettings, tilt: Tilt | None = None
+) -> Iterator[Step]:
+    """Sample the law rho_1 e^r by weighted particles, from particles x (N, ...) of rho_t0.
+
+    The weights are e^A, A = Step.log_weights, and 'log_z' in its diagnostics estimates log E_{rho_1}[e^r]. Of the
+    settings it heeds those of sampling; guidance and selection belong to the search. `tilt` replaces the schedules
+    that the settings give. Raises EditError where exactness is out of reach, or on rewards that are not finite.
+    """
+    tilt = tilt or Tilt.of(settings).unbiased()
+    _refuse(flow, settings, tilt)
+    run, meter, times = _Run.of(flow, score, x, settings, tilt), Thermometer(), time_grid(settings)
+    advance = _DISCRETISATIONS[settings.discretisation]
+    parents = identity = torch.arange(len(x))
+    ancestry, log_z, resamplings, accepted = parents, 0.0, 0, 1.0
+    now = run.land(scatter(run.flow, x, settings, run.noise), times[0], _steers(run, times[0]))
+    log_weights = tilt.a(times[0]) * _double(now.reward)
+    for index, t in enumerate(times):
+        if index:
+            now, increment = advance(run, now, times[index - 1], t)
+            meter.spend(increment, log_weights, t - times[index - 1])
+            log_weights = log_weights + increment
+        ess, parents = effective_size(log_weights), identity
+        if t < 1 and ess < settings.ess * len(x):
+            parents, log_z = systematic(log_weights, run.noise.run), log_z + log_mean_exp(log_weights)
+            now, ancestry, log_weights = now.clones(parents), ancestry[parents], torch.zeros_like(log_weights)
+            resamplings += 1
+        if settings.discretisation == "transport":
+            now, accepted = _langevin(run, now, t)
+        report = {"ess": ess, "log_z": log_z + log_mean_exp(log_weights), "resamplings": resamplings,
+                  "accepted": accepted, "gradients": run.gradients} | meter.report()  # fmt: skip
+        yield Step(index, len(times) - 1, t, now.x, now.y, now.scored, log_weights, tuple(ancestry.tolist()),
+                   tuple(parents.tolist()), run.flow.nfe, report)  # fmt: skip
+
+
+def _refuse(flow: FlowMap, settings: SearchSettings, tilt: Tilt) -> None:
+    if tilt.chi is not None:
+        raise EditError("A drift chi_t biases the weights, so this is no sampler: leave chi out, or use method fmtt.")
+    if not flow.two_time:
+        raise EditError(
+            "This profile's map knows only the way to the image, not between any two times, so it can't sample "
+            "exactly: use method fmtt or best-of-n."
+        )
+    if settings.discretisation == "euler-maruyama" and not settings.jacobian:
+        raise EditError("Euler-Maruyama samples exactly only by the gradient through the map: set jacobian to true.")
+
+
+def _steers(run: _Run, t: float) -> bool:
+    return t < 1 and run.tilt.eps(t) > 0
+
+
+def _double(values: Tensor) -> Tensor:
+    return values.double().cpu()
+
+
+def _transport(run: _Run, now: Landing, s: float, t: float) -> tuple[Landing, Tensor]:
+    """x' = X_{s,t}(x), with the exact weight of the finite step: A += r_t(x') - r_s(x).
+
+    For, X_{s,t} carries rho_s to rho_t, hence rho_s e^{r_s} with these weights to rho_t e^{r_t}, for any r_t. With the
+    map as the look-ahead it is (a(t) - a(s)) r(X_{s,1}(x)) by the semigroup law.
+    """
+    new = run.land(transport(run.flow, now.x, s, t), t, _steers(run, t))
+    return new, run.tilt.a(t) * _double(new.reward) - run.tilt.a(s) * _double(now.reward)
+
+
+def _euler_maruyama(run: _Run, now: Landing, s: float, t: float) -> tuple[Landing, Tensor]:
+    """x' = x + [b + eps (score + grad r_s)] h + sqrt(2 eps h) noise, and A += (a(t) - a(s)) r(X_{s,1}(x)).
+
+    With another look-ahead D, which flows change along their way, A += r_t(x + h b) - r_s(x), one more look-ahead.
+    """
+    x, h, eps = now.x, t - s, run.tilt.eps(s)
+    b = run.flow.velocity(x, s)
+    increment = (run.tilt.a(t) - run.tilt.a(s)) * _double(now.reward)
+    if run.settings.lookahead != "map":
+        ahead = run.land(x + h * b, t, False)
+        increment = run.tilt.a(t) * _double(ahead.reward) - run.tilt.a(s) * _double(now.reward)
+    drift = b
+    if now.gradient is not None:
+        drift = b + eps * (score_from_velocity(b, x, s) + run.tilt.a(s) * now.gradient)
+    x = x + h * drift + math.sqrt(2 * eps * h) * run.noise.normal(x)
+    return run.land(x, t, _steers(run, t)), increment
+
+
+_DISCRETISATIONS = {"transport": _transport, "euler-maruyama": _euler_maruyama}
+
+
+def _langevin(run: _Run, now: Landing, t: float) -> tuple[Landing, float]:
+    """Langevin moves of duration h that leave rho_t e^{r_t} invariant, and the share of them that were accepted.
+
+    Metropolis' rule takes log rho_t(x') - log rho_t(x) from the scores by the trapezium rule,
+    (s_t(x) + s_t(x')) . (x' - x) / 2: exact for Gaussian rho_t, else off by the third power of the move. So the step
+    size leaves no bias of its own, as it would without the rule. 2 NFE a move and particle.
+    """
+    step, a, moves = run.tilt.eps(t) * run.settings.move, run.tilt.a(t), run.settings.corrections
+    if now.gradient is None or moves == 0:
+        return now, 1.0
+    slope, accepted = score_from_velocity(run.flow.velocity(now.x, t), now.x, t), 0.0
+    for _ in range(moves):
+        drift = slope + a * now.gradient
+        fresh = run.noise.normal(now.x)
+        x = now.x + step * drift + math.sqrt(2 * step) * fresh
+        new = run.land(x, t, True)
+        new_slope = score_from_velocity(run.flow.velocity(x, t), x, t)
+        back = (now.x - x - step * (new_slope + a * new.gradient)).double().flatten(1).square().sum(1) / (4 * step)
+        gain = ((slope + new_slope) * (x - now.x)).double().flatten(1).sum(1) / 2
+        ratio = gain.cpu() + a * _double(new.reward - now.reward) - back.cpu()
+        ratio += fresh.double().flatten(1).square().sum(1).cpu() / 2
+        refused = run.noise.uniform(ratio).log() >= ratio
+        now, slope = new.unless(refused, now), where(refused, slope, new_slope)
+        accepted += float((~refused).double().mean()) / moves
+    return now, accepted
