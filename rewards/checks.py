@@ -63,7 +63,7 @@ class CheckReward:
 
     def evaluate(self, images: Images) -> CheckScores:
         """Reward and probabilities of `images` (B, 3, H, W) in [0, 1] together."""
-        log_odds = self.log_odds(images)
+        log_odds = self.log_odds(images).to(images.device)
         return CheckScores(softened(log_odds) @ self._weight.to(log_odds), log_odds.detach().sigmoid())
 
     def log_odds(self, images: Images) -> Float[Tensor, "batch checks"]:

@@ -62,7 +62,7 @@ def new_tokenizer(corpus: Iterable[str], vocab_size: int = 1024) -> Qwen2Tokeniz
         show_progress=False,
     )
     # Pairs merge by frequency, so what must be whole is made frequent.
-    whole = chain.from_iterable(repeat(word, 100_000) for word in WHOLE_WORDS)
+    whole = chain.from_iterable(repeat(word, 10_000) for word in WHOLE_WORDS)
     bpe.train_from_iterator(chain(whole, corpus), trainer)
     learned = json.loads(bpe.to_str())["model"]
     vocab: dict[str, int] = learned["vocab"]
