@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from diffusers import FluxTransformer2DModel
 from jaxtyping import Float
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -25,6 +25,8 @@ from editor.types import EditError
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 MARK = "two_time"
 """The entry of a transformer's config that says it is patched."""
+PREFIX = "transformer."
+ADAPTER = "flow_map"
 
 
 class DualTimeEmbedder(nn.Module):
@@ -76,3 +78,43 @@ def load_two_time(folder: Path, dtype: torch.dtype = torch.float32) -> FluxTrans
     except (OSError, SafetensorError, RuntimeError) as error:
         raise EditError(f"The flow map's weights in {folder} are missing or incomplete: fetch them again.") from error
     return transformer.eval()
+
+
+def load_flow_map_lora(transformer: FluxTransformer2DModel, file: Path) -> FluxTransformer2DModel:
+    """Patch `transformer` in place and lay the flow map's LoRA over it; the weights stay a layer of their own.
+
+    The patch comes first, since the LoRA names the patched modules. Raises EditError that names the file
+    and what is wrong with it unless every key of it finds its place and the second embedder gets its own.
+    """
+    targets = lora_targets(file)
+    layers = {name: m for name, m in two_time(transformer).named_modules() if isinstance(m, nn.Linear)}
+    strangers = sorted(set(targets) - set(layers))
+    if strangers:
+        raise EditError(f"{file} is no LoRA for this model: it changes {strangers[0]}, which the model does not have.")
+    if not any("second_embedder" in name for name in targets):
+        raise EditError(f"{file} is not the flow map's LoRA: it leaves the second time embedder as it is.")
+    for name, widths in targets.items():
+        if widths != (layers[name].in_features, layers[name].out_features):
+            raise EditError(f"{file} was made for a model of another size: {name} does not fit.")
+    transformer.load_lora_adapter(str(file), prefix=PREFIX[:-1], adapter_name=ADAPTER, local_files_only=True)
+    return transformer
+
+
+def lora_targets(file: Path) -> dict[str, tuple[int, int]]:
+    """The modules that a LoRA file changes, with their widths in and out. Raises EditError if it is no such file."""
+    ends = {"lora_A.weight": 1, "lora_B.weight": 0}
+    widths: dict[str, dict[str, int]] = {}
+    try:
+        with safe_open(file, "pt") as weights:
+            for key in weights.keys():  # noqa: SIM118 (the file is no mapping)
+                module, _, end = key.removeprefix(PREFIX).partition(".lora_")
+                end = "lora_" + end
+                if not key.startswith(PREFIX) or end not in ends:
+                    raise EditError(f"{file} is not the flow map's LoRA: it holds {key}.")
+                widths.setdefault(module, {})[end] = weights.get_slice(key).get_shape()[ends[end]]
+    except (OSError, SafetensorError) as error:
+        raise EditError(f"The LoRA {file} is missing or damaged: fetch it again.") from error
+    halves = [module for module, found in widths.items() if len(found) < 2]
+    if halves or not widths:
+        raise EditError(f"The LoRA {file} is incomplete: fetch it again.")
+    return {module: (found["lora_A.weight"], found["lora_B.weight"]) for module, found in widths.items()}
