@@ -1,0 +1,233 @@
+"""Runs as jobs: one worker thread does all model work, one bounded queue serves everybody.
+
+A job goes on when nobody watches it, so that closing and reloading a page loses nothing. Between two steps of a run the
+worker does short calls (a plan), which therefore never wait for a whole run.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from editor.types import EditError, EditRequest, EditUpdate, SearchSettings
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Runs(Protocol):
+    """What jobs need of an editor."""
+
+    def edit(self, request: EditRequest, stop: threading.Event | None = None) -> Iterator[EditUpdate]: ...
+
+
+@dataclass(eq=False, kw_only=True)
+class Job:
+    """One run. The worker alone writes to it; everybody may read."""
+
+    owner: str
+    request: EditRequest
+    parent: str | None = None
+    """The past edit whose result is the source."""
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    stop: threading.Event = field(default_factory=threading.Event)
+    state: str = "waiting"
+    """'waiting', 'running', 'done' or 'failed'."""
+    update: EditUpdate | None = None
+    """The latest."""
+    error: str = ""
+    """A sentence for a person; only when failed."""
+    kept: Any = None
+    """What `keep` returned for the finished run."""
+    version: int = 0
+    """Counts changes."""
+
+    @property
+    def over(self) -> bool:
+        return self.state in ("done", "failed")
+
+
+def work(settings: SearchSettings) -> int:
+    """What a run costs in units of one particle looking ahead once, about."""
+    return settings.particles * (settings.steps + 1) * (1 + settings.corrections)
+
+
+class Jobs:
+    """The queue and its worker. `keep(job)` is called in the worker when a run is done; `close` ends the thread.
+
+    At most `waiting` jobs wait; the last `remembered` jobs that are over can still be asked for, with their pictures.
+    """
+
+    def __init__(self, editor: Runs, keep: Callable[[Job], Any], *, waiting: int = 8, remembered: int = 8) -> None:
+        self._editor, self._keep = editor, keep
+        self._most_waiting, self._remembered = waiting, remembered
+        self._jobs: dict[str, Job] = {}
+        self._queue: deque[Job] = deque()
+        self._calls: deque[tuple[Future, Callable[[], Any]]] = deque()
+        self._running: Job | None = None
+        self._closing = False
+        self._pace: float | None = None
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="tiltedit-models", daemon=True)
+        self._thread.start()
+
+    # ------------------------------------------------------------------------------------------------ for front ends
+
+    def submit(self, request: EditRequest, owner: str, parent: str | None = None) -> Job:
+        """Queue a run. Raises EditError if too many wait already."""
+        job = Job(owner=owner, request=request, parent=parent)
+        with self._changed:
+            if len(self._queue) >= self._most_waiting:
+                raise EditError(f"The queue is full with {len(self._queue)} runs: try again in a minute.")
+            self._queue.append(job)
+            self._jobs[job.id] = job
+            for old in [j.id for j in self._jobs.values() if j.over][: -self._remembered]:
+                del self._jobs[old]
+            self._changed.notify_all()
+        return job
+
+    def call(self, function: Callable[[], T]) -> T:
+        """The result of a short call of a model, done by the worker before the next step of a run."""
+        future: Future[T] = Future()
+        with self._changed:
+            self._calls.append((future, function))
+            self._changed.notify_all()
+        return future.result()
+
+    def follow(self, job: Job) -> Iterator[Job]:
+        """Yield the job now and after every change that is seen, until it is over. Leaving early changes nothing."""
+        seen, over = -1, False
+        while not over:
+            with self._changed:
+                while job.version == seen:
+                    self._changed.wait()
+                seen, over = job.version, job.over
+            yield job
+
+    def get(self, job_id: str, owner: str) -> Job:
+        """The owner's job of this id. Raises EditError if there is none."""
+        job = self._jobs.get(job_id)
+        if job is None or job.owner != owner:
+            raise EditError("This run is no longer known: look for its result in the history, or run it again.")
+        return job
+
+    def active(self, owner: str) -> Job | None:
+        """The owner's latest job that is not over."""
+        with self._changed:
+            return next((job for job in reversed(self._jobs.values()) if job.owner == owner and not job.over), None)
+
+    def stop(self, job: Job) -> None:
+        """End the run within a step, keeping the best so far; a job that waits is taken out of the queue."""
+        job.stop.set()
+        with self._changed:
+            if job in self._queue:
+                self._queue.remove(job)
+                self._change(job, state="failed", error="The run was stopped before it began.")
+                self._moved_up()
+
+    def place(self, job: Job) -> int:
+        """How many runs come before this one; 0 when it runs."""
+        with self._changed:
+            return self._queue.index(job) + (self._running is not None) if job in self._queue else 0
+
+    def expected(self, settings: SearchSettings) -> float | None:
+        """Seconds that a run of these settings takes, from the last runs on this machine; None before the first."""
+        return None if self._pace is None else self._pace * work(settings)
+
+    def wait(self, job: Job) -> float | None:
+        """Seconds until the job begins, about; None before the first run has ended."""
+        with self._changed:
+            line = [*filter(None, [self._running]), *self._queue]
+            before = [other.request.settings for other in line[: self.place(job)]]
+        return None if self._pace is None else sum(self._pace * work(settings) for settings in before)
+
+    def learn(self, settings: SearchSettings, seconds: float) -> None:
+        """Take note of how long a run took."""
+        pace = seconds / work(settings)
+        self._pace = pace if self._pace is None else 0.5 * (self._pace + pace)
+
+    def close(self) -> None:
+        """Stop the run at hand and end the worker."""
+        with self._changed:
+            self._closing = True
+            for job in list(self._queue):
+                self.stop(job)
+            if self._running is not None:
+                self._running.stop.set()
+            self._changed.notify_all()
+        self._thread.join()
+        while self._calls:
+            self._calls.popleft()[0].cancel()
+
+    # ------------------------------------------------------------------------------------------------- in the worker
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            self._run(job)
+            with self._changed:
+                self._running = None
+
+    def _next(self) -> Job | None:
+        """The next job, doing calls while there is none; None when closing."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or self._calls or self._closing)
+                if self._closing:
+                    return None
+                if not self._calls:
+                    self._running = self._queue.popleft()
+                    self._change(self._running, state="running")
+                    self._moved_up()
+                    return self._running
+            self._serve_calls()
+
+    def _run(self, job: Job) -> None:
+        try:
+            for update in self._editor.edit(job.request, job.stop):
+                self._serve_calls()
+                if not update.done:
+                    self._change(job, update=update)
+            job.kept = self._keep_done(job, update)
+            self._change(job, update=update, state="done")
+        except EditError as error:
+            self._change(job, state="failed", error=str(error))
+        except Exception:
+            self._change(job, state="failed", error=unexpected("A run failed"))
+
+    def _keep_done(self, job: Job, update: EditUpdate) -> Any:
+        job.update = update
+        if not update.stopped and update.cost.seconds > 0:
+            self.learn(job.request.settings, update.cost.seconds)
+        return self._keep(job)
+
+    def _serve_calls(self) -> None:
+        while self._calls:
+            future, function = self._calls.popleft()
+            try:
+                future.set_result(function())
+            except BaseException as error:  # it belongs to the caller
+                future.set_exception(error)
+
+    def _moved_up(self) -> None:
+        for job in self._queue:
+            self._change(job)
+
+    def _change(self, job: Job, **values: Any) -> None:
+        with self._changed:
+            for name, value in values.items():
+                setattr(job, name, value)
+            job.version += 1
+            self._changed.notify_all()
+
+
+def unexpected(what: str) -> str:
+    """A sentence for an error that nobody foresaw, with an id that stands beside its traceback in the log."""
+    number = secrets.token_hex(4)
+    log.exception("%s (error %s)", what, number)
+    return f"Something went wrong inside (error {number}): try again, and if it stays, report the id; the log has more."
