@@ -1,0 +1,188 @@
+"""Laws of rewards: one number per image, a batch is a stack of singles, gradients, known scales."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from rewards.base import Check, Plan, WeightedSum
+from rewards.checks import LIMIT, MAX_JITTERS, CheckReward, from_log_probability, jittered, softened
+from rewards.preserve import Preserve, outside
+from rewards.vlm import VLM, Calls
+from tests.tiny_vlm import tiny_qwen25
+
+CHECKS = (
+    Check("Is the rim red?", "yes", 2.0),
+    Check("Does the picture show Roman numerals?", "no"),
+    Check("What time does the clock show?", "4:45", 0.5),
+)
+
+
+@pytest.fixture(scope="module")
+def vlm() -> VLM:
+    return VLM(*tiny_qwen25())
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_reward_is_the_weighted_mean_of_signed_softened_log_odds(vlm: VLM, images: torch.Tensor) -> None:
+    yes_no = vlm.log_odds(images, [c.question for c in CHECKS[:2]])
+    log_p = vlm.log_likelihood(images, [CHECKS[2].question], ["4:45"])[:, 0]
+    scores = torch.stack([yes_no[:, 0], -yes_no[:, 1], log_p - torch.log1p(-log_p.exp())], 1)
+    expected = (2 * softened(scores[:, 0]) + softened(scores[:, 1]) + softened(scores[:, 2]) / 2) / 3.5
+    said = CheckReward(vlm, CHECKS).evaluate(images)
+    torch.testing.assert_close(said.reward, expected, atol=1e-4, rtol=1e-4)
+    probabilities = torch.stack([yes_no[:, 0].sigmoid(), 1 - yes_no[:, 1].sigmoid(), log_p.exp()], 1)
+    torch.testing.assert_close(said.probabilities, probabilities, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("jitters", [0, 2])
+def test_a_batch_is_a_stack_of_singles(vlm: VLM, images: torch.Tensor, jitters: int) -> None:
+    reward = CheckReward(vlm, CHECKS, jitters, seed=5)
+    apart = torch.cat([reward(image[None]) for image in images])
+    torch.testing.assert_close(reward(images), apart, atol=1e-4, rtol=1e-4)
+
+
+def test_the_gradient_reaches_the_pixels_and_the_probabilities_carry_none(vlm: VLM, images: torch.Tensor) -> None:
+    images.requires_grad_()
+    said = CheckReward(vlm, CHECKS, jitters=1).evaluate(images)
+    said.reward.sum().backward()
+    assert images.grad is not None
+    assert (images.grad.flatten(1).norm(dim=1) > 0).all()
+    assert not said.probabilities.requires_grad
+
+
+def test_following_the_gradient_raises_the_reward(vlm: VLM, images: torch.Tensor) -> None:
+    reward = CheckReward(vlm, CHECKS)
+    images.requires_grad_()
+    before = reward(images)
+    (gradient,) = torch.autograd.grad(before.sum(), images)
+    step = 0.05 * gradient / gradient.flatten(1).norm(dim=1)[:, None, None, None]
+    assert (reward(images.detach() + step) > before).all()
+
+
+def test_jitters_are_drawn_from_the_seed_and_keep_the_image_first(images: torch.Tensor) -> None:
+    copies = jittered(images, 3, seed=1)
+    assert copies.shape == (12, 3, 64, 64)
+    assert torch.equal(copies[:3], images)
+    assert torch.equal(copies, jittered(images, 3, seed=1))
+    assert not torch.equal(copies, jittered(images, 3, seed=2))
+    assert 0.005 < (copies[3:6] - images).abs().mean() < 0.3
+    smooth = torch.linspace(0, 1, 64).expand(1, 3, 64, 64)
+    assert (jittered(smooth, 3, seed=1)[1:] - smooth).abs().mean() < 0.06
+
+
+def test_calls_count_every_check_of_every_copy(vlm: VLM, images: torch.Tensor) -> None:
+    calls = Calls()
+    CheckReward(vlm, CHECKS, jitters=2, calls=calls)(images)
+    assert calls.count == 3 * 3 * 3
+
+
+def test_softened_keeps_small_log_odds_and_lets_none_dominate() -> None:
+    x = torch.linspace(-60, 60, 2401, dtype=torch.float64, requires_grad=True)
+    y = softened(x)
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    assert (slope > 0).all()
+    assert (slope <= 1 + 1e-9).all()
+    small = x.abs() < 4
+    assert (y - x)[small].abs().max() < 0.02
+    assert y.max() <= LIMIT
+    assert y.min() > -3.1 * LIMIT
+    assert y.diff().max() < 0.051, "no jumps"
+
+
+def test_log_odds_of_a_probability_are_exact_and_finite() -> None:
+    log_p = torch.tensor([-1e9, -50.0, -1.0, -1e-3, 0.0], dtype=torch.float64, requires_grad=True)
+    odds = from_log_probability(log_p)
+    torch.testing.assert_close(odds[1:4].sigmoid(), log_p[1:4].exp())
+    (slope,) = torch.autograd.grad(odds.sum(), log_p)
+    assert odds.isfinite().all()
+    assert slope.isfinite().all()
+
+
+def test_nonsense_is_refused(vlm: VLM) -> None:
+    with pytest.raises(ValueError, match="at least one check"):
+        CheckReward(vlm, ())
+    for jitters in (-1, MAX_JITTERS + 1):
+        with pytest.raises(ValueError, match="jitters must lie"):
+            CheckReward(vlm, CHECKS, jitters)
+
+
+def test_preserve_costs_half_a_nat_for_one_tolerance(images: torch.Tensor) -> None:
+    reward = Preserve(images[:1], tolerance=0.1)
+    assert reward(images[:1]).item() == 0.0
+    torch.testing.assert_close(reward(images[:1] + 0.1), torch.tensor([-0.5]))
+    torch.testing.assert_close(reward(images[:1] - 0.2), torch.tensor([-2.0]))
+    torch.testing.assert_close(reward(images), torch.cat([reward(i[None]) for i in images]))
+    moved = images.clone().requires_grad_()
+    reward(moved)[1].backward()
+    assert moved.grad is not None
+    torch.testing.assert_close(moved.grad[1], (images[0] - images[1]) / (0.01 * images[0].numel()))
+    assert not moved.grad[0].any()
+
+
+def test_preserve_looks_outside_the_mask_only() -> None:
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[..., :16] = 1
+    source = torch.zeros(1, 8, 8, 8)
+    weight = outside(mask, (8, 8))
+    assert torch.equal(weight[0, 0], torch.tensor([0.0] * 4 + [1.0] * 4).expand(8, 8))
+    reward = Preserve(source, tolerance=0.5, weight=weight)
+    inside, out = source.clone(), source.clone()
+    inside[..., :4], out[..., 4:] = 3.0, 0.5
+    assert reward(inside).item() == 0.0
+    torch.testing.assert_close(reward(out), torch.tensor([-0.5]), msg="the mean is over what must stay")
+
+
+def test_preserve_refuses_nonsense() -> None:
+    source = torch.zeros(1, 3, 8, 8)
+    with pytest.raises(ValueError, match="tolerance"):
+        Preserve(source, tolerance=0.0)
+    with pytest.raises(ValueError, match="outside"):
+        Preserve(source, weight=torch.ones(1, 1, 4, 4))
+    with pytest.raises(ValueError, match="nothing would have to stay"):
+        Preserve(source, weight=torch.zeros(1, 1, 8, 8))
+
+
+def test_a_weighted_sum_names_its_terms(images: torch.Tensor) -> None:
+    total = WeightedSum({"bright": (2.0, lambda x: x.mean((1, 2, 3))), "keep": (0.5, Preserve(images))})
+    each = total.each(images + 0.1)
+    assert list(each) == ["bright", "keep"]
+    torch.testing.assert_close(each["keep"], torch.full((3,), -0.25))
+    torch.testing.assert_close(total(images + 0.1), each["bright"] + each["keep"])
+
+
+def test_plans_survive_json_and_refuse_nonsense() -> None:
+    plan = Plan(CHECKS, caption="A clock.", keep=("a red rim",), source="A clock at 3:15.")
+    assert Plan.from_json(plan.to_json()) == plan
+    assert [c.is_open for c in CHECKS] == [False, False, True]
+    for bad in ({}, [], {"checks": [3]}, {"checks": [{}]}, {"checks": [{"question": "Red?"}], "keep": 3}):
+        with pytest.raises(ValueError, match="plan"):
+            Plan.from_json(bad)  # type: ignore[arg-type]
+    for check in ({"question": " "}, {"question": "?", "weight": -1.0}, {"question": "?" * 301}):
+        with pytest.raises(ValueError, match="check"):
+            Check(**check)
+    with pytest.raises(ValueError, match="at least one check"):
+        Plan(())
+
+
+def test_rewards_stand_alone() -> None:
+    """No module of rewards names the editor, and importing them all does not load it."""
+    folder = Path(__file__).parents[1] / "rewards"
+    modules = sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = (
+                [a.name for a in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", "") or ""]
+            )
+            assert not any(name.split(".")[0] in ("editor", "training", "benchmarks") for name in names), path
+    code = f"import sys; {'; '.join(f'import rewards.{m}' for m in modules)}; assert 'editor' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=folder.parent, timeout=120)
