@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import pairwise
+from statistics import fmean
 
 import torch
 from torch import Tensor
 
-from editor.flowmap import Counted, denoise, score_from_velocity, transport
-from editor.landing import Landing, land, unit
+from editor.flowmap import denoise, score_from_velocity, transport
+from editor.landing import Landing, unit
 from editor.particles import (
-    ParticleNoise,
     best_cloned,
     effective_size,
     langevin_share,
@@ -28,50 +28,13 @@ from editor.particles import (
     systematic,
     where,
 )
+from editor.run import Run
 from editor.schedules import Tilt, itinerary, time_grid
 from editor.thermo import Thermometer
 from editor.types import EditError, FlowMap, Latents, Score, SearchSettings, Step
 
 GOLDEN = 0.6180339887498949
 """Its multiples modulo 1 fill [0, 1) evenly, however many are taken."""
-
-
-@dataclass
-class _Run:
-    """What stays the same from the first step of a run to the last, and the count of its gradients."""
-
-    flow: Counted
-    score: Score
-    settings: SearchSettings
-    tilt: Tilt
-    noise: ParticleNoise
-    gradients: int = 0
-    """Backward passes so far, one per latent."""
-
-    @classmethod
-    def of(cls, flow: FlowMap, score: Score, x: Latents, settings: SearchSettings, tilt: Tilt) -> _Run:
-        if len(x) != settings.particles:
-            raise ValueError(f"The settings ask for {settings.particles} particles, but {len(x)} latents came.")
-        return cls(Counted(flow), score, settings, tilt, ParticleNoise(settings.seed, len(x)))
-
-    def land(self, x: Latents, t: float, gradient: bool) -> Landing:
-        self.gradients += len(x) * gradient
-        return land(self.flow, self.score, x, t, self.settings, gradient)
-
-
-def scatter(flow: FlowMap, x: Latents, settings: SearchSettings, noise: ParticleNoise) -> Latents:
-    """Make copies of an inverted source differ: every particle but the first renews its share of the noise.
-
-    The clean part is where the flow map lands; identical particles are looked at once (1 NFE), and none at t0 = 0.
-    """
-    t = settings.start
-    if settings.renoise == 0 or len(x) == 1:
-        return x
-    clean = torch.zeros_like(x)
-    if t > 0:
-        alike = bool((x == x[:1]).all())
-        clean = flow(x[:1] if alike else x, t, 1.0).expand_as(x)
-    return torch.cat([x[:1], renoise(x, clean, t, settings.renoise, noise.normal(x))[1:]])
 
 
 # Search
@@ -84,18 +47,17 @@ def search(flow: FlowMap, score: Score, x: Latents, settings: SearchSettings) ->
     At each visit: look ahead, score, yield a Step; clone the best; move at fixed t; go on along the flow. The last
     Step is at t = 1, where the look-ahead is x itself. Raises EditError on rewards that are not finite.
     """
-    run = _Run.of(flow, score, x, settings, Tilt.of(settings))
+    run = Run.of(flow, score, x, settings)
     visits, meter = itinerary(settings), Thermometer()
     identity, zeros = torch.arange(len(x)), torch.zeros(len(x), dtype=torch.float64)
     ancestry = parents = identity
     pace, before = torch.ones(len(x)), None
-    x = scatter(run.flow, x, settings, run.noise)
+    x = run.scatter(x)
     for index, visit in enumerate(visits):
         now = run.land(x, visit.t, visit.guided and settings.guidance > 0)
         if before is not None:
             now, pace = _reconsider(run, now, before, pace)
-        yield Step(index, len(visits) - 1, visit.t, now.x, now.y, now.scored, zeros, tuple(ancestry.tolist()),
-                   tuple(parents.tolist()), run.flow.nfe, meter.report() | {"gradients": run.gradients})  # fmt: skip
+        yield run.step(index, len(visits) - 1, visit.t, now, ancestry, parents, meter.report())
         parents = best_cloned(now.reward, settings.keep) if visit.select else identity
         now, ancestry, pace = now.clones(parents), ancestry[parents], pace[parents]
         x = _move(run, now, visit.t, pace, parents != identity) if visit.guided else now.x
@@ -107,7 +69,7 @@ def search(flow: FlowMap, score: Score, x: Latents, settings: SearchSettings) ->
             x = transport(run.flow, x, s, t)
 
 
-def _reconsider(run: _Run, now: Landing, before: Landing, pace: Tensor) -> tuple[Landing, Tensor]:
+def _reconsider(run: Run, now: Landing, before: Landing, pace: Tensor) -> tuple[Landing, Tensor]:
     """Take back the moves that cost reward, with probability 1 - e^(-loss / temperature), and halve their pace."""
     temperature = run.settings.temperature
     if temperature is None:
@@ -118,7 +80,7 @@ def _reconsider(run: _Run, now: Landing, before: Landing, pace: Tensor) -> tuple
     return now.unless(worse, before), torch.where(worse, pace / 2, (1.5 * pace).clamp(max=1))
 
 
-def _move(run: _Run, now: Landing, t: float, pace: Tensor, cloned: Tensor) -> Latents:
+def _move(run: Run, now: Landing, t: float, pace: Tensor, cloned: Tensor) -> Latents:
     """x + chi_t h grad r_t and a Langevin move of variance 2 eps_t h, at fixed t.
 
     The Langevin move renews a share of the noise in x, which keeps x among the latents that the map knows, however
@@ -162,11 +124,11 @@ def sample(
     """
     tilt = tilt or Tilt.of(settings).unbiased()
     _refuse(flow, settings, tilt)
-    run, meter, times = _Run.of(flow, score, x, settings, tilt), Thermometer(), time_grid(settings)
+    run, meter, times = replace(Run.of(flow, score, x, settings), tilt=tilt), Thermometer(), time_grid(settings)
     advance = _DISCRETISATIONS[settings.discretisation]
     parents = identity = torch.arange(len(x))
-    ancestry, log_z, resamplings, accepted = parents, 0.0, 0, 1.0
-    now = run.land(scatter(run.flow, x, settings, run.noise), times[0], _steers(run, times[0]))
+    ancestry, log_z, resamplings, accepted = parents, 0.0, 0, []
+    now = run.land(run.scatter(x), times[0], _steers(run, times[0]))
     log_weights = tilt.a(times[0]) * _double(now.reward)
     for index, t in enumerate(times):
         if index:
@@ -178,12 +140,11 @@ def sample(
             parents, log_z = systematic(log_weights, run.noise.run), log_z + log_mean_exp(log_weights)
             now, ancestry, log_weights = now.clones(parents), ancestry[parents], torch.zeros_like(log_weights)
             resamplings += 1
-        if settings.discretisation == "transport":
-            now, accepted = _langevin(run, now, t)
-        report = {"ess": ess, "log_z": log_z + log_mean_exp(log_weights), "resamplings": resamplings,
-                  "accepted": accepted, "gradients": run.gradients} | meter.report()  # fmt: skip
-        yield Step(index, len(times) - 1, t, now.x, now.y, now.scored, log_weights, tuple(ancestry.tolist()),
-                   tuple(parents.tolist()), run.flow.nfe, report)  # fmt: skip
+        if settings.discretisation == "transport" and now.gradient is not None:
+            now = _langevin(run, now, t, accepted)
+        report = {"ess": ess, "log_z": log_z + log_mean_exp(log_weights), "resamplings": resamplings}
+        report |= {"accepted": fmean(accepted) if accepted else 1.0} | meter.report()
+        yield run.step(index, len(times) - 1, t, now, ancestry, parents, report)._replace(log_weights=log_weights)
 
 
 def _refuse(flow: FlowMap, settings: SearchSettings, tilt: Tilt) -> None:
@@ -198,15 +159,11 @@ def _refuse(flow: FlowMap, settings: SearchSettings, tilt: Tilt) -> None:
         raise EditError("Euler-Maruyama samples exactly only by the gradient through the map: set jacobian to true.")
 
 
-def _steers(run: _Run, t: float) -> bool:
+def _steers(run: Run, t: float) -> bool:
     return t < 1 and run.tilt.eps(t) > 0
 
 
-def _double(values: Tensor) -> Tensor:
-    return values.double().cpu()
-
-
-def _transport(run: _Run, now: Landing, s: float, t: float) -> tuple[Landing, Tensor]:
+def _transport(run: Run, now: Landing, s: float, t: float) -> tuple[Landing, Tensor]:
     """x' = X_{s,t}(x), with the exact weight of the finite step: A += r_t(x') - r_s(x).
 
     For, X_{s,t} carries rho_s to rho_t, hence rho_s e^{r_s} with these weights to rho_t e^{r_t}, for any r_t. With the
@@ -216,7 +173,7 @@ def _transport(run: _Run, now: Landing, s: float, t: float) -> tuple[Landing, Te
     return new, run.tilt.a(t) * _double(new.reward) - run.tilt.a(s) * _double(now.reward)
 
 
-def _euler_maruyama(run: _Run, now: Landing, s: float, t: float) -> tuple[Landing, Tensor]:
+def _euler_maruyama(run: Run, now: Landing, s: float, t: float) -> tuple[Landing, Tensor]:
     """x' = x + [b + eps (score + grad r_s)] h + sqrt(2 eps h) noise, and A += (a(t) - a(s)) r(X_{s,1}(x)).
 
     With another look-ahead D, which flows change along their way, A += r_t(x + h b) - r_s(x), one more look-ahead.
@@ -237,28 +194,34 @@ def _euler_maruyama(run: _Run, now: Landing, s: float, t: float) -> tuple[Landin
 _DISCRETISATIONS = {"transport": _transport, "euler-maruyama": _euler_maruyama}
 
 
-def _langevin(run: _Run, now: Landing, t: float) -> tuple[Landing, float]:
-    """Langevin moves of duration h that leave rho_t e^{r_t} invariant, and the share of them that were accepted.
+def _langevin(run: Run, now: Landing, t: float, accepted: list[float]) -> Landing:
+    """Langevin moves of duration h that leave rho_t e^{r_t} invariant; notes the share of them that was accepted.
 
     Metropolis' rule takes log rho_t(x') - log rho_t(x) from the scores by the trapezium rule,
     (s_t(x) + s_t(x')) . (x' - x) / 2: exact for Gaussian rho_t, else off by the third power of the move. So the step
     size leaves no bias of its own, as it would without the rule. 2 NFE a move and particle.
     """
-    step, a, moves = run.tilt.eps(t) * run.settings.move, run.tilt.a(t), run.settings.corrections
-    if now.gradient is None or moves == 0:
-        return now, 1.0
-    slope, accepted = score_from_velocity(run.flow.velocity(now.x, t), now.x, t), 0.0
-    for _ in range(moves):
-        drift = slope + a * now.gradient
-        fresh = run.noise.normal(now.x)
-        x = now.x + step * drift + math.sqrt(2 * step) * fresh
-        new = run.land(x, t, True)
-        new_slope = score_from_velocity(run.flow.velocity(x, t), x, t)
-        back = (now.x - x - step * (new_slope + a * new.gradient)).double().flatten(1).square().sum(1) / (4 * step)
-        gain = ((slope + new_slope) * (x - now.x)).double().flatten(1).sum(1) / 2
-        ratio = gain.cpu() + a * _double(new.reward - now.reward) - back.cpu()
-        ratio += fresh.double().flatten(1).square().sum(1).cpu() / 2
+    h, a, x = run.tilt.eps(t) * run.settings.move, run.tilt.a(t), now.x
+    slope = score_from_velocity(run.flow.velocity(x, t), x, t)
+    for _ in range(run.settings.corrections):
+        fresh = run.noise.normal(x)
+        new_x = x + h * (slope + a * now.gradient) + math.sqrt(2 * h) * fresh
+        new = run.land(new_x, t, True)
+        new_slope = score_from_velocity(run.flow.velocity(new_x, t), new_x, t)
+        back = (x - new_x - h * (new_slope + a * new.gradient)) / math.sqrt(2 * h)
+        ratio = _dot(slope + new_slope, new_x - x) / 2 + a * _double(new.reward - now.reward)
+        ratio += (_dot(fresh, fresh) - _dot(back, back)) / 2
         refused = run.noise.uniform(ratio).log() >= ratio
         now, slope = new.unless(refused, now), where(refused, slope, new_slope)
-        accepted += float((~refused).double().mean()) / moves
-    return now, accepted
+        x = now.x
+        accepted.append(float((~refused).double().mean()))
+    return now
+
+
+def _double(values: Tensor) -> Tensor:
+    return values.double().cpu()
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner product of each particle's vectors, (N,)."""
+    return (a.flatten(1).double() * b.flatten(1).double()).sum(1).cpu()

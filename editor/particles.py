@@ -80,7 +80,7 @@ def log_mean_exp(log_weights: Tensor) -> float:
 
 def weighted_variance(values: Tensor, log_weights: Tensor) -> float:
     """Variance of values (N,) under weights e^A, biased as all self-normalised estimates are by O(1/N)."""
-    w, values = torch.softmax(log_weights.double(), 0), values.double()
+    w, values = torch.softmax(log_weights.double().cpu(), 0), values.double().cpu()
     return float(w @ (values - w @ values).square())
 
 

@@ -103,8 +103,6 @@ class SearchSettings:
     """Particles are guided by chi / spread to chi * spread, evenly in its logarithm; 1 gives all the same."""
     damping: float = 0.0
     """lambda of the damping 1 / (1 + 2 lambda s2_t) of the guidance; 0 switches it off."""
-    rate: float | None = None
-    """Step size of FMRG and ReNO; None takes the published one."""
     spacing: float = 1.0
     """Times are t0 + (1 - t0) (k / steps)^spacing: above 1 they crowd near t0."""
     times: tuple[float, ...] | None = None
@@ -129,7 +127,7 @@ class SearchSettings:
         for name in ("strength", "ramp"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be above 0 and at most 1, not {getattr(self, name)!r}.")
-        for name in ("guidance", "noise", "damping", "temperature", "rate"):
+        for name in ("guidance", "noise", "damping", "temperature"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1e6:
                 raise ValueError(f"{name} must be zero or more, not {value!r}.")

@@ -1,0 +1,67 @@
+"""What every search shares: counting, noise, look-aheads with scores, and the start from copies of a source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from editor.flowmap import Counted
+from editor.landing import Landing, land
+from editor.particles import ParticleNoise, renoise
+from editor.schedules import Tilt
+from editor.types import FlowMap, Latents, Score, SearchSettings, Step
+
+
+@dataclass
+class Run:
+    """What stays the same from the first step of a run to the last, and the count of its gradients."""
+
+    flow: Counted
+    score: Score
+    settings: SearchSettings
+    tilt: Tilt
+    noise: ParticleNoise
+    gradients: int = 0
+    """Backward passes so far, one per latent."""
+
+    @classmethod
+    def of(cls, flow: FlowMap, score: Score, x: Latents, settings: SearchSettings) -> Run:
+        if len(x) != settings.particles:
+            raise ValueError(f"The settings ask for {settings.particles} particles, but {len(x)} latents came.")
+        return cls(Counted(flow), score, settings, Tilt.of(settings), ParticleNoise(settings.seed, len(x)))
+
+    def land(self, x: Latents, t: float, gradient: bool) -> Landing:
+        """See `editor.landing.land`."""
+        self.gradients += len(x) * gradient
+        return land(self.flow, self.score, x, t, self.settings, gradient)
+
+    def clean(self, x: Latents) -> Latents:
+        """Where the flow map lands from latents at t0; identical ones are looked at once (1 NFE), none at t0 = 0."""
+        if self.settings.start == 0:
+            return torch.zeros_like(x)
+        alike = bool((x == x[:1]).all())
+        return self.flow(x[:1] if alike else x, self.settings.start, 1.0).expand_as(x)
+
+    def scatter(self, x: Latents) -> Latents:
+        """Make copies of an inverted source differ: every particle but the first renews a share of its noise."""
+        if self.settings.renoise == 0 or len(x) == 1:
+            return x
+        return self.spread(x, self.clean(x))
+
+    def spread(self, x: Latents, clean: Latents) -> Latents:
+        """`scatter` around a clean part that is known."""
+        others = renoise(x, clean, self.settings.start, self.settings.renoise, self.noise.normal(x))[1:]
+        return torch.cat([x[:1], others])
+
+    def step(
+        self, index: int, total: int, t: float, now: Landing, ancestry: Tensor, parents: Tensor,
+        report: Mapping[str, float],
+    ) -> Step:  # fmt: skip
+        """The Step of a landing, with no weights."""
+        weights = torch.zeros(len(now.x), dtype=torch.float64)
+        counts = {"gradients": float(self.gradients)}
+        return Step(index, total, t, now.x, now.y, now.scored, weights, tuple(ancestry.tolist()),
+                    tuple(parents.tolist()), self.flow.nfe, counts | dict(report))  # fmt: skip
