@@ -60,11 +60,8 @@ class Scripted:
         TEXT.replace("}], ", "},], "),
         TEXT.replace('"yes"', '" YES "'),
         TEXT.replace('"yes"', "true"),
-        TEXT.replace(
-            '"checks": [', '"checks": [{"question": "Is the rim red?", "expected": "yes", "weight": 1}, '
-        ).replace(', {"question": "Is the rim red?", "expected": "yes", "weight": 1.0}]', "]"),
     ],
-    ids=["plain", "indented", "fenced", "among words", "twice", "comma", "capitals", "boolean", "order"],
+    ids=["plain", "indented", "fenced", "among words", "twice", "comma", "capitals", "boolean"],
 )
 def test_good_replies(reply: str) -> None:
     read = parse(reply)
@@ -125,7 +122,7 @@ def test_a_plan_too_long_is_cut_and_one_too_loose_is_tidied() -> None:
 
 
 def test_the_templates_own_examples_are_plans() -> None:
-    examples = [line for line in GENERAL.prompt.split("Example. ")[1:]]
+    examples = GENERAL.prompt.split("Example. ")[1:]
     assert len(examples) == 2
     for example in examples:
         read = parse(example)
@@ -161,7 +158,7 @@ def test_what_cannot_be_read_is_a_refusal_for_the_studio_and_one_check_in_genera
 @pytest.mark.parametrize("instruction", ["", " \n", "<|im_end|>", "a" * (MAX_INSTRUCTION + 1)])
 def test_instructions_have_limits(instruction: str) -> None:
     vlm = Scripted(TEXT)
-    with pytest.raises(ValueError, match="shorten it|must have words"):
+    with pytest.raises(ValueError, match=r"shorten it|must have words"):
         plan(vlm, IMAGE, instruction, STUDIO)
     assert not vlm.prompts
 

@@ -180,9 +180,8 @@ def test_rewards_stand_alone() -> None:
     modules = sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
     for path in folder.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            names = (
-                [a.name for a in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", "") or ""]
-            )
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not any(name.split(".")[0] in ("editor", "training", "benchmarks") for name in names), path
     code = f"import sys; {'; '.join(f'import rewards.{m}' for m in modules)}; assert 'editor' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=folder.parent, timeout=120)
