@@ -6,18 +6,31 @@ the reverse. Latents are float32 outside; the networks work in their own dtype. 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, FluxPipeline, FluxTransformer2DModel
+from diffusers import (
+    AutoencoderDC,
+    AutoencoderKL,
+    AutoencoderTiny,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    SanaTransformer2DModel,
+)
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from editor.twotime import is_two_time
 from editor.types import EditError, Images, Latents, Times
 
-GUIDANCE = 3.5
+FLUX_GUIDANCE = 3.5
 """The embedded guidance that FLUX.1-dev and its public flow map are run with."""
+SANA_GUIDANCE = 4.5
+"""The embedded guidance that SANA-Sprint is run with."""
+
+Autoencoder = AutoencoderDC | AutoencoderKL | AutoencoderTiny
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,8 +47,10 @@ class FluxFlowMap:
     """The T5 sequence of the prompt."""
     pooled: Float[Tensor, "1 width"]
     """The pooled CLIP embedding of the prompt."""
-    guidance: float = GUIDANCE
+    guidance: float = FLUX_GUIDANCE
     """Used when the transformer embeds guidance."""
+    rows: int | None = None
+    """Latents in one call of the network at most; None for no limit. See `in_chunks`."""
     _ids: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False)
 
     @property
@@ -44,12 +59,12 @@ class FluxFlowMap:
 
     def __call__(self, x: Latents, s: Times, t: Times) -> Latents:
         s, t = per_latent(s, x), per_latent(t, x)
-        return x + (t - s)[:, None, None, None] * self._average_velocity(x, s, t)
+        return x + (t - s)[:, None, None, None] * in_chunks(self._average_velocity, self.rows, x, s, t)
 
     def velocity(self, x: Latents, t: Times) -> Latents:
         """b_t(x) = v(x, t, t), from noise to image; the network's own velocity runs the other way."""
         t = per_latent(t, x)
-        return self._average_velocity(x, t, t)
+        return in_chunks(self._average_velocity, self.rows, x, t, t)
 
     def _average_velocity(self, x: Latents, s: Float[Tensor, " batch"], t: Float[Tensor, " batch"]) -> Latents:
         batch, channels, height, width = x.shape
@@ -80,40 +95,116 @@ class FluxFlowMap:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class SanaFlowMap:
+    """SANA-Sprint with its prompt bound: a consistency model, so a look-ahead to t = 1 and no map of two times.
+
+    Its TrigFlow latents x_a = cos(a) x_1 + sin(a) x_0 are our interpolant divided by sqrt(t^2 + (1-t)^2), with
+    tan(a) = (1 - t) / t. In our terms its input is x_t itself, its time sin(a) / (sin(a) + cos(a)) = 1 - t, and its
+    clean image x_t - (1 - t) F(x_t, 1 - t): F is minus the average velocity from t to 1.
+    """
+
+    transformer: SanaTransformer2DModel
+    sequence: Float[Tensor, "1 tokens width"]
+    """The prompt as the Gemma encoder gives it."""
+    mask: Float[Tensor, "1 tokens"]
+    """1 for the tokens of the prompt, 0 for padding."""
+    guidance: float = SANA_GUIDANCE
+    rows: int | None = None
+    """Latents in one call of the network at most; None for no limit. See `in_chunks`."""
+    two_time: bool = field(default=False, init=False)
+
+    def __call__(self, x: Latents, s: Times, t: Times) -> Latents:
+        """Exact for t = 1; for a nearer t a straight step towards where the network would land."""
+        s, t = per_latent(s, x), per_latent(t, x)
+        return x + (t - s)[:, None, None, None] * self.velocity(x, s)
+
+    def velocity(self, x: Latents, t: Times) -> Latents:
+        """(X(x, t, 1) - x) / (1 - t)."""
+        return in_chunks(self._average_velocity, self.rows, x, per_latent(t, x))
+
+    def _average_velocity(self, x: Latents, t: Float[Tensor, " batch"]) -> Latents:
+        batch, like = len(x), self.transformer.patch_embed.proj.weight
+        guidance = torch.full((batch,), self.guidance * self.transformer.config.guidance_embeds_scale)
+        velocity = self.transformer(
+            x.to(like.device, like.dtype),
+            encoder_hidden_states=self.sequence.to(like.device, like.dtype).expand(batch, -1, -1),
+            encoder_attention_mask=self.mask.to(like.device).expand(batch, -1),
+            guidance=guidance.to(like.device, like.dtype),
+            timestep=(1 - t).to(like.device),
+            return_dict=False,
+        )[0]
+        return -velocity.to(x)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class LatentCodec:
     """Images (B, 3, H, W) in [0, 1] to latents in the flow map's scale and back; both ways differentiable.
 
     The scale is the autoencoder's own: latents = (code - shift_factor) * scaling_factor.
     """
 
-    vae: AutoencoderKL | AutoencoderTiny
+    vae: Autoencoder
+    draft: AutoencoderTiny | None = None
+    """A small decoder for the same latents as they are, without scale or shift (TAEF1): cheap to differentiate."""
+    rows: int | None = None
+    """Latents decoded in one call at most; None for no limit. See `in_chunks`."""
 
     @property
     def factor(self) -> int:
         """Pixels along a side for each latent cell."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+        config = self.vae.config
+        channels = config.get("block_out_channels") or config.encoder_block_out_channels
+        return 2 ** (len(channels) - 1)
 
     def encode(self, images: Images) -> Latents:
         """The most likely latents of the images: nothing is drawn. Sides must be multiples of `factor`."""
         if any(side % self.factor for side in images.shape[-2:]):
             height, width = images.shape[-2:]
             raise EditError(f"The autoencoder takes sides in multiples of {self.factor}, not {height} x {width}.")
-        out = self.vae.encode(self._to_network(images * 2 - 1))
-        code = out.latents if isinstance(self.vae, AutoencoderTiny) else out.latent_dist.mode()
+        out = self.vae.encode((images * 2 - 1).to(self.vae.device, self.vae.dtype), return_dict=False)[0]
+        code = out.mode() if isinstance(self.vae, AutoencoderKL) else out
         return ((code - self._shift) * self.vae.config.scaling_factor).to(images)
 
     def decode(self, latents: Latents) -> Images:
-        """Images in [0, 1]; a pixel beyond the range is clamped but keeps its gradient."""
-        code = self._to_network(latents) / self.vae.config.scaling_factor + self._shift
-        images = ((self.vae.decode(code).sample + 1) / 2).to(latents)
-        return images + (images.clamp(0, 1) - images).detach()
+        """Images in [0, 1] by the draft decoder if there is one; a pixel beyond is clamped but keeps its gradient."""
+        return in_chunks(self._decode if self.draft is None else self._decode_draft, self.rows, latents)
+
+    @torch.no_grad()
+    def render(self, latents: Latents) -> Images:
+        """Images in [0, 1] by the full decoder, without gradient: what the user gets."""
+        return in_chunks(self._decode, self.rows, latents)
+
+    def _decode(self, latents: Latents) -> Images:
+        code = latents / self.vae.config.scaling_factor + self._shift
+        return to_unit(self.vae.decode(code.to(self.vae.device, self.vae.dtype), return_dict=False)[0].to(latents))
+
+    def _decode_draft(self, latents: Latents) -> Images:
+        code = latents.to(self.draft.device, self.draft.dtype)
+        return to_unit(self.draft.decode(code, return_dict=False)[0].to(latents))
 
     @property
     def _shift(self) -> float:
-        return self.vae.config.shift_factor or 0.0
+        return self.vae.config.get("shift_factor") or 0.0
 
-    def _to_network(self, x: Tensor) -> Tensor:
-        return x.to(self.vae.device, self.vae.dtype)
+
+def to_unit(images: Float[Tensor, "batch 3 height width"]) -> Images:
+    """[-1, 1] to [0, 1], clamped, with the gradient of what was not clamped."""
+    images = (images + 1) / 2
+    return images + (images.clamp(0, 1) - images).detach()
+
+
+def in_chunks(function: Callable[..., Tensor], rows: int | None, *batches: Tensor) -> Tensor:
+    """function(*batches), at most `rows` of the batch at a time.
+
+    Under grad mode each chunk is recomputed in the backward pass, so that the activations of one chunk are
+    all that is ever held.
+    """
+    if rows is None or len(batches[0]) <= rows:
+        return function(*batches)
+    chunks = zip(*(batch.split(rows) for batch in batches), strict=True)
+    if torch.is_grad_enabled():
+        return torch.cat([checkpoint(function, *chunk, use_reentrant=False) for chunk in chunks])
+    return torch.cat([function(*chunk) for chunk in chunks])
 
 
 def per_latent(time: Times, x: Latents) -> Float[Tensor, " batch"]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
-from diffusers import FluxPipeline
+from diffusers import FluxPipeline, SanaSprintPipeline, SCMScheduler
+from diffusers.image_processor import VaeImageProcessor
 
-from editor.adapters import FluxFlowMap, LatentCodec
+from editor.adapters import FluxFlowMap, LatentCodec, SanaFlowMap
 from editor.twotime import two_time
 from editor.types import EditError
-from tests.tiny_flow import CHANNELS, POOLED_WIDTH, TEXT_WIDTH, tiny_kl, tiny_transformer
+from tests.tiny_flow import CHANNELS, POOLED_WIDTH, TEXT_WIDTH, tiny_dc, tiny_kl, tiny_sana, tiny_transformer
 from training.flow_folder import new_vae
 
 HEIGHT, WIDTH = 4, 6
@@ -103,6 +106,66 @@ def test_odd_sides_are_refused():
         flow_map(True)(torch.zeros(1, CHANNELS, 3, 4).double(), 0.0, 1.0)
 
 
+def test_chunks_change_neither_values_nor_gradients():
+    x = latents().requires_grad_()
+    whole, parts = flow_map(True), replace(flow_map(True), rows=2)
+
+    def results(flow):
+        landing = flow(x, torch.tensor([0.1, 0.2, 0.3]).double(), 1.0)
+        return landing, flow.velocity(x, 0.5), *torch.autograd.grad(landing.square().sum(), x)
+
+    torch.testing.assert_close(results(parts), results(whole))
+    with torch.no_grad():
+        torch.testing.assert_close(parts(x, 0.1, 1.0), whole(x, 0.1, 1.0))
+
+
+def test_the_sana_lookahead_is_the_pipelines_one_step_result():
+    transformer, vae = tiny_sana(), tiny_dc()
+    noise, sequence, mask = (
+        torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(1)),
+        torch.randn(1, 6, 16, generator=torch.Generator().manual_seed(2)),
+        torch.tensor([[1, 1, 1, 1, 0, 0]]),
+    )
+    pipeline = SanaSprintPipeline(None, None, vae, transformer, SCMScheduler())
+    pipeline.set_progress_bar_config(disable=True)
+    stock = pipeline(
+        height=128,
+        width=128,
+        num_inference_steps=1,
+        intermediate_timesteps=None,
+        latents=noise,
+        prompt_embeds=sequence.expand(2, -1, -1),
+        prompt_attention_mask=mask.expand(2, -1),
+        output_type="latent",
+        use_resolution_binning=False,
+    ).images
+    flow = SanaFlowMap(transformer, sequence, mask)
+    with torch.no_grad():
+        torch.testing.assert_close(flow(noise, 0.0, 1.0), stock, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("t", [0.2, 0.5, 0.9])
+def test_the_sana_lookahead_is_the_trigflow_formula_at_every_time(t):
+    flow = SanaFlowMap(tiny_sana(), torch.ones(1, 6, 16), torch.ones(1, 6))
+    x = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    tau, angle = torch.tensor(1 - t), torch.atan2(torch.tensor(1 - t), torch.tensor(t))
+    trig = x / (t**2 + (1 - t) ** 2) ** 0.5
+    with torch.no_grad():
+        network = flow.transformer(
+            trig * (tau**2 + (1 - tau) ** 2).sqrt(),
+            encoder_hidden_states=flow.sequence.expand(2, -1, -1),
+            encoder_attention_mask=flow.mask.expand(2, -1),
+            guidance=torch.full((2,), 0.45),
+            timestep=tau.expand(2),
+            return_dict=False,
+        )[0]
+        slope = ((1 - 2 * tau) * x + (1 - 2 * tau + 2 * tau**2) * network) / (tau**2 + (1 - tau) ** 2).sqrt()
+        clean = torch.cos(angle) * trig - torch.sin(angle) * slope
+        torch.testing.assert_close(flow(x, t, 1.0), clean, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(flow.velocity(x, t), (clean - x) / (1 - t), rtol=1e-3, atol=1e-4)
+    assert not flow.two_time
+
+
 def slope(function, x: torch.Tensor, direction: torch.Tensor, step: float) -> torch.Tensor:
     """Central difference of a scalar function along a direction."""
     with torch.no_grad():
@@ -128,21 +191,31 @@ def tiny_autoencoder():
     return vae.eval()
 
 
-@pytest.mark.parametrize("make", [tiny_autoencoder, tiny_kl])
+@pytest.mark.parametrize("make", [tiny_autoencoder, tiny_kl, tiny_dc])
 def test_scale_and_shift_are_those_of_diffusers(make):
     vae = make()
     codec = LatentCodec(vae)
-    images = torch.rand(2, 3, 16, 24, generator=torch.Generator().manual_seed(7))
+    scale, shift = vae.config.scaling_factor, vae.config.get("shift_factor", 0.0)
+    images = torch.rand(2, 3, 2 * codec.factor, 3 * codec.factor, generator=torch.Generator().manual_seed(7))
     with torch.no_grad():
-        out = vae.encode(2 * images - 1)
-        code = out.latents if "latents" in out else out.latent_dist.mode()
-        torch.testing.assert_close(codec.encode(images), (code - vae.config.shift_factor) * vae.config.scaling_factor)
-        x = torch.randn(codec.encode(images).shape, generator=torch.Generator().manual_seed(8))
-        pipeline = FluxPipeline(None, vae, None, None, None, None, None)
-        stock = vae.decode(x / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False)[0]
-        stock = pipeline.image_processor.postprocess(stock, output_type="pt")
+        out = vae.encode(2 * images - 1, return_dict=False)[0]
+        code = out.mode() if make is tiny_kl else out
+        torch.testing.assert_close(codec.encode(images), (code - shift) * scale)
+        x = torch.randn(code.shape, generator=torch.Generator().manual_seed(8))
+        stock = vae.decode(x / scale + shift, return_dict=False)[0]
+        stock = VaeImageProcessor().postprocess(stock, output_type="pt")
         torch.testing.assert_close(codec.decode(x), stock)
-    assert codec.factor == 8
+        assert torch.equal(codec.render(x), codec.decode(x))
+
+
+def test_the_draft_decoder_takes_the_latents_as_they_are():
+    vae, draft = tiny_kl(), new_vae(16, width=4).eval()
+    codec = LatentCodec(vae, draft)
+    x = torch.randn(1, 16, 2, 2, generator=torch.Generator().manual_seed(8))
+    with torch.no_grad():
+        stock = VaeImageProcessor().postprocess(draft.decode(x, return_dict=False)[0], output_type="pt")
+        torch.testing.assert_close(codec.decode(x), stock)
+        torch.testing.assert_close(codec.render(x), LatentCodec(vae).decode(x))
 
 
 def test_a_saturated_pixel_keeps_its_gradient():

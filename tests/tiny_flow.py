@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, FluxTransformer2DModel
+from diffusers import AutoencoderDC, AutoencoderKL, FluxTransformer2DModel, SanaTransformer2DModel
 
 from training.flow_folder import TextEncoders, new_text_encoders, new_transformer, new_vae, save_pipeline
 
@@ -51,6 +51,46 @@ def tiny_kl() -> AutoencoderKL:
         use_post_quant_conv=False,
     )
     return vae.eval()
+
+
+def tiny_dc() -> AutoencoderDC:
+    """An AutoencoderDC of SANA's layout: 32x, a scale and no shift."""
+    torch.manual_seed(4)
+    vae = AutoencoderDC(
+        latent_channels=4,
+        attention_head_dim=4,
+        encoder_block_types="ResBlock",
+        decoder_block_types="ResBlock",
+        encoder_block_out_channels=(4, 4, 4, 4, 4, 4),
+        decoder_block_out_channels=(4, 4, 4, 4, 4, 4),
+        encoder_layers_per_block=(1, 1, 1, 1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1, 1, 1, 1),
+        encoder_qkv_multiscales=((),) * 6,
+        decoder_qkv_multiscales=((),) * 6,
+        downsample_block_type="conv",
+        upsample_block_type="interpolate",
+        scaling_factor=0.41407,
+    )
+    return vae.eval()
+
+
+def tiny_sana() -> SanaTransformer2DModel:
+    """A SANA-Sprint transformer: embedded guidance, normalised queries and keys."""
+    torch.manual_seed(5)
+    return SanaTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_layers=1,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=8,
+        cross_attention_dim=16,
+        caption_channels=16,
+        guidance_embeds=True,
+        qk_norm="rms_norm_across_heads",
+        timestep_scale=1000,
+    ).eval()
 
 
 def tiny_text() -> TextEncoders:

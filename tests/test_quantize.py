@@ -1,0 +1,79 @@
+"""NF4 against the dequantised reference: outputs and gradients with respect to the input, on the CPU."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit
+from torch import nn
+
+from editor.quantize import quantize_nf4
+from editor.twotime import two_time
+from training.flow_folder import new_transformer
+
+CPU = torch.device("cpu")
+
+
+def dequantized(module: nn.Module) -> nn.Module:
+    """The same network with plain layers that hold what the NF4 weights stand for."""
+    module = copy.deepcopy(module)
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, Linear4bit):
+                plain = nn.Linear(child.in_features, child.out_features, child.bias is not None)
+                plain.weight.data = dequantize_4bit(child.weight.data, child.weight.quant_state).float()
+                if child.bias is not None:
+                    plain.bias.data = child.bias.data.float()
+                setattr(parent, name, plain)
+    return module
+
+
+def run(transformer, x):
+    batch, tokens = x.shape[:2]
+    generator = torch.Generator().manual_seed(1)
+    return transformer(
+        hidden_states=x,
+        timestep=torch.tensor([[0.9, 0.2]]).expand(batch, 2),
+        encoder_hidden_states=torch.randn(batch, 5, 64, generator=generator),
+        pooled_projections=torch.randn(batch, 64, generator=generator),
+        img_ids=torch.zeros(tokens, 3),
+        txt_ids=torch.zeros(5, 3),
+        return_dict=False,
+    )[0]
+
+
+@pytest.fixture(scope="module")
+def networks():
+    """A small transformer with NF4 blocks, and its dequantised reference."""
+    torch.manual_seed(0)
+    transformer = two_time(new_transformer(128, 1, 1, 16, 64, 64, heads=2)).requires_grad_(False)
+    for blocks in (transformer.transformer_blocks, transformer.single_transformer_blocks):
+        quantize_nf4(blocks, CPU, torch.float32)
+    return transformer, dequantized(transformer)
+
+
+def test_only_the_blocks_are_quantised(networks):
+    quantized = {name for name, layer in networks[0].named_modules() if isinstance(layer, Linear4bit)}
+    assert quantized
+    assert all(name.split(".")[0] in ("transformer_blocks", "single_transformer_blocks") for name in quantized)
+
+
+def test_outputs_and_input_gradients_are_those_of_the_dequantised_network(networks):
+    x = torch.randn(2, 4, 64, generator=torch.Generator().manual_seed(2))
+    results = []
+    for network in networks:
+        leaf = x.clone().requires_grad_()
+        out = run(network, leaf)
+        results.append((out, *torch.autograd.grad(out.square().sum(), leaf)))
+    for quantized, reference in zip(*results, strict=True):
+        torch.testing.assert_close(quantized, reference, rtol=1e-3, atol=1e-4)
+
+
+def test_a_lora_on_a_quantised_layer_stays_whole():
+    layer = nn.ModuleDict({"base_layer": nn.Linear(64, 64), "lora_A": nn.ModuleDict({"x": nn.Linear(64, 2)})})
+    quantize_nf4(layer, CPU, torch.float32)
+    assert isinstance(layer["base_layer"], Linear4bit)
+    assert type(layer["lora_A"]["x"]) is nn.Linear
