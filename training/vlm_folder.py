@@ -38,8 +38,8 @@ CHAT_TEMPLATE = (
 )
 """Qwen's layout without its default system prompt."""
 
-WHOLE_WORDS = ("yes", "no", "Yes", "No")
-"""Answers that are one token each, whatever the corpus."""
+WHOLE_WORDS = ("yes", "no", "Yes", "No", "user", "assistant")
+"""Answers, and the roles that stand in every prompt: one token each, whatever the corpus."""
 
 
 def new_tokenizer(corpus: Iterable[str], vocab_size: int = 1024) -> Qwen2Tokenizer:
