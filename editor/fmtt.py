@@ -160,7 +160,9 @@ def _refuse(flow: FlowMap, settings: SearchSettings, tilt: Tilt) -> None:
 
 
 def _steers(run: Run, t: float) -> bool:
-    return t < 1 and run.tilt.eps(t) > 0
+    """Whether anything at time t follows the gradient."""
+    moves = run.settings.discretisation == "euler-maruyama" or run.settings.corrections > 0
+    return moves and t < 1 and run.tilt.eps(t) > 0
 
 
 def _transport(run: Run, now: Landing, s: float, t: float) -> tuple[Landing, Tensor]:

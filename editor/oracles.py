@@ -105,7 +105,7 @@ class Mixture:
 
     def __call__(self, x: Latents, s: Times, t: Times) -> Latents:
         start, end = (torch.atan2(_column(u, x), 1 - _column(u, x)) for u in (s, t))
-        steps = max(1, math.ceil(self.resolution * float((end - start).abs().max()) / (math.pi / 2) - 1e-9))
+        steps = max(1, math.ceil(self.resolution * float((end - start).detach().abs().max()) / (math.pi / 2) - 1e-9))
         h = (end - start) / steps
         y = x.flatten(1)
         for k in range(steps):
