@@ -41,11 +41,13 @@ class Edit(SQLModel, table=True):
     """Seconds since 1970."""
     source: str = Field(index=True)
     """Fingerprint of the source, which names its file."""
+    result: str = Field(index=True)
+    """Fingerprint of the result."""
     recipe_json: str
     report_json: str
     """What the page shows of the run besides: checks, scores, the reward curve, cost."""
     size: int
-    """Bytes of the files of source and result."""
+    """Bytes of its files."""
 
     @property
     def recipe(self) -> Recipe:
@@ -76,7 +78,7 @@ class History:
         """Open the store, making its folders and table where they are missing. Raises EditError if it can't."""
         folder = Path(folder).expanduser().resolve()
         try:
-            for part in ("sources", "results"):
+            for part in ("sources", "results", "thumbnails"):
                 (folder / part).mkdir(parents=True, exist_ok=True)
             database = create_engine(f"sqlite:///{folder / 'edits.db'}")
             SQLModel.metadata.create_all(database)
@@ -96,19 +98,23 @@ class History:
     # ----------------------------------------------------------------------------------------------------- writing
 
     def add(
-        self, owner: str, source: Image.Image, result: Image.Image, recipe: Recipe, report: dict[str, Any],
-        parent: str | None = None,
+        self, owner: str, source: Image.Image, result: Image.Image, recipe: Recipe, report: dict[str, Any]
     ) -> Edit:
-        """Keep an edit, then remove what the limits no longer allow. Raises EditError if it can't be written."""
+        """Keep an edit, then remove what the limits no longer allow. Raises EditError if it can't be written.
+
+        If the source is the result of an earlier edit of this owner, that edit becomes the parent.
+        """
         edit = Edit(
-            id=secrets.token_urlsafe(16), owner=owner, parent=parent, created=self.clock(), source=recipe.source,
+            id=secrets.token_urlsafe(16), owner=owner, created=self.clock(),
+            parent=self.made(owner, recipe.source), source=recipe.source, result=recipe.result,
             recipe_json=json.dumps(recipe.to_json()), report_json=json.dumps(report), size=0,
         )
         with self.changing, self._session() as session:
             if not self.source_path(edit).exists():
                 write(self.source_path(edit), _png(source))
             save_result(self.result_path(edit), result, recipe)
-            edit.size = self.result_path(edit).stat().st_size + self.source_path(edit).stat().st_size
+            save_result(self.thumbnail_path(edit), _small(result), None)
+            edit.size = sum(path.stat().st_size for path in self._paths(edit))
             session.add(edit)
             session.commit()
         self.prune(spare=edit.id)
@@ -147,9 +153,9 @@ class History:
             session.commit()
             used = set(session.exec(select(Edit.source).where(col(Edit.source).in_({e.source for e in edits}))))
             for edit in edits:
-                self.result_path(edit).unlink(missing_ok=True)
-                if edit.source not in used:
-                    self.source_path(edit).unlink(missing_ok=True)
+                for path in self._paths(edit):
+                    if path != self.source_path(edit) or edit.source not in used:
+                        path.unlink(missing_ok=True)
 
     # ----------------------------------------------------------------------------------------------------- reading
 
@@ -175,14 +181,32 @@ class History:
                 chain.insert(0, parent)
         return chain
 
+    def made(self, owner: str, fingerprint: str) -> str | None:
+        """The id of the owner's latest edit that resulted in this picture."""
+        made = select(Edit.id).where(Edit.owner == owner, Edit.result == fingerprint)
+        with self._session() as session:
+            return session.exec(made.order_by(col(Edit.created).desc())).first()
+
     def source_path(self, edit: Edit) -> Path:
         return self.folder / "sources" / f"{edit.source}.png"
 
     def result_path(self, edit: Edit) -> Path:
         return self.folder / "results" / f"{edit.id}.png"
 
+    def thumbnail_path(self, edit: Edit) -> Path:
+        return self.folder / "thumbnails" / f"{edit.id}.png"
+
+    def _paths(self, edit: Edit) -> tuple[Path, ...]:
+        return self.source_path(edit), self.result_path(edit), self.thumbnail_path(edit)
+
     def _session(self) -> Session:
         return Session(self.database, expire_on_commit=False)
+
+
+def _small(image: Image.Image, side: int = 256) -> Image.Image:
+    small = image.copy()
+    small.thumbnail((side, side))
+    return small
 
 
 def _png(image: Image.Image) -> bytes:

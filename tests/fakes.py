@@ -43,7 +43,7 @@ class FakeEditor:
             update = EditUpdate(
                 stage="search", message="Searching", plan=plan, step=step, steps=total, t=step / total,
                 previews=tuple(image.resize((128, 128)) for image in dark), scores=rewards[-1], history=tuple(rewards),
-                parents=tuple(tuple(max(0, i - 1) for i in particles) for _ in rewards[1:]), best=dark[0],
+                parents=tuple(tuple(max(0, i - 1) for i in particles) for _ in rewards), best=dark[0],
                 score=rewards[-1][0], source_score=-2.0, cost=Cost(nfe=len(particles) * step, decodes=step),
             )  # fmt: skip
             yield update

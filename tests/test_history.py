@@ -118,11 +118,14 @@ def test_a_file_that_is_no_png_carries_no_recipe():
         read_recipe(b"not a picture at all")
 
 
-def keep(history, owner="ann", parent=None, source=None):
-    request, last = run()
-    source = source or clock_like()
-    recipe = replace(Recipe.of(request, last, "fake"), source=images.fingerprint(source))
-    return history.add(owner, source, last.best, recipe, {"score": last.score}, parent)
+def keep(history, owner="ann", source=None):
+    request = EditRequest(image=source or clock_like(), instruction="make it dark")
+    *_, last = FakeEditor().edit(request)
+    return history.add(owner, request.image, last.best, Recipe.of(request, last, "fake"), {"score": last.score})
+
+
+def keep_further(history, edit, owner="ann"):
+    return keep(history, owner, images.load(history.result_path(edit)).image)
 
 
 def test_edits_survive_a_restart_with_pictures_recipe_and_report(store):
@@ -153,9 +156,9 @@ def test_going_back_and_editing_again_makes_a_branch(store):
     history, now = store
     first = keep(history)
     now[0] += 1
-    second = keep(history, parent=first.id)
+    second = keep_further(history, first)
     now[0] += 1
-    branch = keep(history, parent=first.id)
+    branch = keep_further(history, first)
     assert [e.id for e in history.list("ann")] == [branch.id, second.id, first.id]
     assert [e.id for e in history.lineage(branch)] == [first.id, branch.id]
     assert [e.id for e in history.lineage(second)] == [first.id, second.id]
@@ -164,11 +167,12 @@ def test_going_back_and_editing_again_makes_a_branch(store):
 def test_deleting_removes_files_and_closes_the_gap_in_the_lineage(store):
     history, _ = store
     first = keep(history)
-    second = keep(history, parent=first.id)
-    third = keep(history, parent=second.id)
+    second = keep_further(history, first)
+    third = keep_further(history, second)
     history.delete("ann", second.id)
     assert [e.id for e in history.lineage(history.get(third.id))] == [first.id, third.id]
     assert not history.result_path(second).exists()
+    assert not history.thumbnail_path(second).exists()
     assert history.source_path(first).exists()
     assert history.clear("ann") == 2
     assert [*history.folder.glob("*/*.png")] == []
@@ -190,7 +194,7 @@ def test_limits_of_age_and_size_remove_the_oldest_and_say_so(store):
     new = keep(history)
     assert [e.id for e in history.list("ann")] == [new.id]
     assert not history.result_path(old).exists()
-    small = replace(history, max_bytes=new.size + 1)
+    small = replace(history, max_bytes=int(1.5 * new.size))
     now[0] += 1
     newest = keep(small)
     assert [e.id for e in small.list("ann")] == [newest.id]

@@ -1,0 +1,104 @@
+"""What the page shows of a run, as HTML strings made of plain data; every text of a person is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from editor.types import Cost, EditUpdate
+from rewards.base import NO, YES
+
+OPINION = "Scores and percentages are the model's opinion, not measurements."
+
+
+def header(name: str, description: str, licence: str, notices: Sequence[str]) -> str:
+    """The title with the profile at hand."""
+    said = "".join(f"<p>{escape(text)}</p>" for text in (description, licence, *notices))
+    return (
+        '<header class="brand"><div><h1>Tiltedit</h1>'
+        "<p>Say what should be different. See why the result was chosen.</p></div>"
+        f"<details><summary><b>{escape(name)}</b> profile</summary><div>{said}</div></details></header>"
+    )
+
+
+def status(text: str, kind: str = "idle", share: float | None = None) -> str:
+    """One line about what goes on: kind 'idle', 'busy', 'done' or 'bad'; share in [0, 1] draws a bar."""
+    bar = "" if share is None else f'<i class="bar" style="width:{100 * share:.0f}%"></i>'
+    return f'<div class="status {kind}" role="status" aria-live="polite"><span>{escape(text)}</span>{bar}</div>'
+
+
+def report_of(update: EditUpdate, seed: int, method: str) -> dict[str, Any]:
+    """The numbers of a run as JSON data, for the page and for the history."""
+    return {
+        "checks": [
+            {"question": r.check.question, "expected": r.check.expected, "weight": r.check.weight,
+             "before": r.before, "after": r.after}
+            for r in update.checks
+        ],
+        "score": update.score,
+        "source_score": update.source_score,
+        "history": [list(scores) for scores in update.history],
+        "parents": [list(parents) for parents in update.parents],
+        "roundtrip_psnr": update.roundtrip_psnr,
+        "cost": vars(update.cost),
+        "stopped": update.stopped,
+        "seed": seed,
+        "method": method,
+    }  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------------- checks
+
+
+def answer(expected: str, probability: float) -> str:
+    """What the model would say: the expected answer or its opposite, with the probability of the expected one."""
+    percent = f"{100 * probability:.0f} %"
+    if expected not in (YES, NO):
+        return f"{expected}: {percent}"
+    other = {YES: NO, NO: YES}[expected]
+    return f"{(expected if probability >= 0.5 else other).capitalize()} {percent}"
+
+
+def checks(rows: Sequence[dict[str, Any]]) -> str:
+    """Each check with what the model thinks of the source and of the result."""
+    if not rows:
+        return ""
+    items = "".join(_check(row) for row in rows)
+    return f'<section class="checks" aria-label="Checks"><h2>Checks</h2><ul>{items}</ul><p>{OPINION}</p></section>'
+
+
+def _check(row: dict[str, Any]) -> str:
+    before, after = (answer(row["expected"], row[side]) for side in ("before", "after"))
+    passed = row["after"] >= 0.5
+    sign = "holds" if passed else "does not hold"
+    return (
+        f'<li class="{"yes" if passed else "no"}"><b aria-label="{sign}">{"✓" if passed else "✕"}</b>'
+        f"<span>{escape(row['question'])}</span><em>{escape(before)} <u>→</u> {escape(after)}</em>"
+        f'<i style="--before:{row["before"]:.3f};--after:{row["after"]:.3f}"></i></li>'
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------- cost
+
+
+def details(report: dict[str, Any]) -> str:
+    """What the run cost, and how well the model can show the source at all."""
+    cost = Cost(**report["cost"])
+    facts = {
+        "Score": _arrow(report["source_score"], report["score"]),
+        "Network calls": f"{cost.nfe} (NFE)",
+        "Model's questions": f"{cost.vlm_calls} answered",
+        "Decodes": str(cost.decodes),
+        "Time": f"{cost.seconds:.1f} s",
+        "Seed": str(report["seed"]),
+        "Method": report["method"],
+    }
+    if report["roundtrip_psnr"] is not None:
+        facts["Round trip"] = f"{report['roundtrip_psnr']:.1f} dB"
+    rows = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
+    return f'<dl class="facts">{rows}</dl>'
+
+
+def _arrow(before: float | None, after: float | None) -> str:
+    return " → ".join(f"{value:.2f}" for value in (before, after) if value is not None)
