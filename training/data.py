@@ -1,0 +1,61 @@
+"""Rendered pictures on disk, once for all trainings: `python -m training.data --count 60000`.
+
+A plain array of 8-bit pixels beside the seeds it stands for (row i is seed TRAIN + i); rendering goes on where it
+stopped. 60,000 pictures take 2.9 GB under `runs/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from training import clocks
+from training.world import TRAIN
+
+RUNS = Path("runs")
+CHUNK = 1000
+
+
+def render_chunk(first: int) -> np.ndarray:
+    """Pictures of CHUNK seeds, uint8 (CHUNK, 128, 128, 3)."""
+    return np.stack([np.asarray(clocks.render(clocks.sample(TRAIN + first + i))) for i in range(CHUNK)])
+
+
+def render_all(count: int, workers: int, folder: Path = RUNS / "clocks") -> None:
+    """Write chunks until `count` pictures exist; finished chunks are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [first for first in range(0, count, CHUNK) if not (folder / f"{first:08d}.npy").exists()]
+    with ProcessPoolExecutor(workers) as pool:
+        for first, chunk in zip(missing, pool.map(render_chunk, missing), strict=True):
+            partial = folder / f"{first:08d}.partial"
+            with partial.open("wb") as file:
+                np.save(file, chunk)
+            partial.rename(folder / f"{first:08d}.npy")
+            print(f"{first + CHUNK} of {count} pictures", flush=True)
+
+
+class Pictures:
+    """The rendered pictures as one array: memory-mapped chunks, indexed by rows."""
+
+    def __init__(self, folder: Path = RUNS / "clocks") -> None:
+        self.chunks = [np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))]
+        if not self.chunks:
+            raise FileNotFoundError(f"No pictures in {folder}: run python -m training.data first.")
+
+    def __len__(self) -> int:
+        return CHUNK * len(self.chunks)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """uint8 (len(rows), 128, 128, 3)."""
+        return np.stack([self.chunks[row // CHUNK][row % CHUNK] for row in rows])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=60_000)
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+    render_all(arguments.count, arguments.workers)

@@ -1,0 +1,129 @@
+"""What every training shares: the schedule, the average of weights, checkpoints to resume from, and the clock.
+
+A training is a function of (seed, images seen): it draws batch k from a generator made of the seed and k, so that a
+run that was stopped and resumed sees the same batches as one that was not.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def tune_allocator(threads: int) -> None:
+    """Use so many threads, and tell glibc to keep freed memory: page faults are most of a small training's time."""
+    torch.set_num_threads(threads)
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        trim_threshold, top_pad, mmap_threshold = -1, -2, -3
+        libc.mallopt(mmap_threshold, 1 << 30)
+        libc.mallopt(trim_threshold, (1 << 31) - 1)
+        libc.mallopt(top_pad, 1 << 28)
+
+
+def rate(progress: float, warmup: float = 0.02, floor: float = 0.02) -> float:
+    """Factor of the learning rate at this share of the training: linear warm-up, then a cosine to `floor`."""
+    if progress < warmup:
+        return progress / warmup + 1e-3
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def optimizers(module: nn.Module, lr: float, weight_decay: float = 0.01) -> list[torch.optim.Optimizer]:
+    """Muon for the hidden matrices, AdamW for embeddings, norms, biases and the first and last layers."""
+    hidden, rest = [], []
+    for name, p in module.named_parameters():
+        outer = any(word in name for word in ("embed", "lm_head", "proj_out", "shared", "x_embedder", "norm"))
+        (hidden if p.ndim == 2 and not outer and min(p.shape) >= 16 else rest).append(p)
+    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.0)]
+    if hidden:
+        found.append(torch.optim.Muon(hidden, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+    return found
+
+
+@dataclass
+class Run:
+    """A training in progress: modules, optimisers, the average of weights, and where it stands."""
+
+    folder: Path
+    modules: nn.ModuleDict
+    optimizers: list[torch.optim.Optimizer]
+    seed: int = 0
+    decay: float = 0.999
+    step: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    average: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
+        self.started = time.monotonic()
+        if self.path.exists():
+            self._load(torch.load(self.path, weights_only=True))
+        if not self.average:
+            self.average = {name: p.detach().clone() for name, p in self.modules.named_parameters()}
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def generator(self) -> torch.Generator:
+        """The randomness of the coming step."""
+        return torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
+
+    def advance(self, loss: Tensor, images: int, progress: float, clip: float = 1.0) -> None:
+        """One optimiser step on the gradient of `loss`, at this share of the training."""
+        for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
+            for group, base in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = base * rate(progress)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.modules.parameters(), clip)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.images += images
+        decay = min(self.decay, (1 + self.step) / (10 + self.step))
+        parameters = dict(self.modules.named_parameters())
+        names = list(self.average)
+        torch._foreach_lerp_([self.average[n] for n in names], [parameters[n].detach() for n in names], 1 - decay)
+
+    def save(self) -> None:
+        """Write the checkpoint; a stop while writing loses nothing."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        now = time.monotonic()
+        self.seconds, self.started = self.seconds + now - self.started, now
+        state: dict[str, Any] = {
+            "modules": self.modules.state_dict(), "average": self.average, "step": self.step, "images": self.images,
+            "seconds": self.seconds, "optimizers": [o.state_dict() for o in self.optimizers],
+        }
+        partial = self.path.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.rename(self.path)
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.modules.load_state_dict(state["modules"])
+        self.average = state["average"]
+        self.step, self.images, self.seconds = state["step"], state["images"], state["seconds"]
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+
+    def averaged(self) -> None:
+        """Put the average of the weights into the modules, to save or to judge them."""
+        parameters = dict(self.modules.named_parameters())
+        with torch.no_grad():
+            for name, value in self.average.items():
+                parameters[name].copy_(value)
+
+
+def mean(values: Iterable[float]) -> float:
+    """The mean of a few numbers."""
+    found = list(values)
+    return sum(found) / len(found)

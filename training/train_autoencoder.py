@@ -1,0 +1,90 @@
+"""Train the studio's autoencoder: `python -m training.train_autoencoder` (resumes by itself).
+
+AutoencoderTiny, 128 px to 16 x 16 x 12, on squared error with a small absolute term. Noise on the latents and a weak
+pull towards unit variance make them a good space for a flow: neighbours decode to neighbours.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import torch
+from diffusers import AutoencoderTiny
+from torch import Tensor, nn
+
+from training import clocks
+from training.data import RUNS, Pictures
+from training.flow_folder import new_vae
+from training.harness import Run, mean, tune_allocator
+from training.world import TEST
+
+BATCH = 16
+LATENT_NOISE = 0.05
+"""Standard deviation of the noise on the latents, of about unit variance."""
+
+
+def to_signed(pixels: np.ndarray) -> Tensor:
+    """uint8 (B, H, W, 3) -> (B, 3, H, W) in [-1, 1], channels last."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def unseen(count: int) -> np.ndarray:
+    """Pictures that training never draws, uint8 (count, 128, 128, 3)."""
+    return np.stack([np.asarray(clocks.render(clocks.sample(TEST + i))) for i in range(count)])
+
+
+def loss(vae: AutoencoderTiny, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The training loss and the squared error of images (B, 3, H, W) in [-1, 1]."""
+    with torch.autocast("cpu", torch.bfloat16):
+        latents = vae.encoder(images).float()
+        noise = torch.randn(latents.shape, generator=generator)
+        decoded = vae.decoder(latents + LATENT_NOISE * noise).float()
+    error = decoded - images
+    spread = latents.std(dim=(0, 2, 3)).sub(1).square().mean() + latents.mean(dim=(0, 2, 3)).square().mean()
+    squared = error.square().mean()
+    return squared + 0.05 * error.abs().mean() + 0.003 * spread, squared
+
+
+@torch.no_grad()
+def psnr(vae: AutoencoderTiny, pixels: np.ndarray) -> float:
+    """Mean over pictures of the reconstruction's PSNR in dB."""
+    images = to_signed(pixels).contiguous(memory_format=torch.channels_last)
+    decoded = torch.cat([vae.decoder(vae.encoder(part)) for part in images.split(25)]).clamp(-1, 1)
+    mse = ((decoded - images) / 2).square().mean(dim=(1, 2, 3))
+    return float((-10 * mse.log10()).mean())
+
+
+def train(total: int, lr: float) -> AutoencoderTiny:
+    """Train until `total` images were seen; checkpoint every 250 steps."""
+    torch.manual_seed(0)
+    vae = new_vae(encoder_blocks=(0, 1, 3, 4), decoder_blocks=(4, 4, 1, 0)).to(memory_format=torch.channels_last)
+    modules = nn.ModuleDict({"vae": vae})
+    run = Run(RUNS / "autoencoder", modules, [torch.optim.AdamW(vae.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=1e-4)])
+    pictures, recent = Pictures(), []
+    while run.images < total:
+        generator = run.generator()
+        rows = torch.randint(len(pictures), (BATCH,), generator=generator).numpy()
+        images = to_signed(pictures[rows]).contiguous(memory_format=torch.channels_last)
+        value, squared = loss(vae, images, generator)
+        run.advance(value, BATCH, run.images / total)
+        recent.append(float(squared.detach()))
+        if run.step % 250 == 0:
+            run.save()
+            print(f"{run.images} images, {run.seconds:.0f} s, train {-10 * np.log10(mean(recent) / 4):.2f} dB", flush=True)
+            recent.clear()
+    run.save()
+    run.averaged()
+    return vae
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=90_000)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    tune_allocator(arguments.threads)
+    trained = train(arguments.images, arguments.lr)
+    trained.save_pretrained(RUNS / "autoencoder" / "vae")
+    print(f"unseen: {psnr(trained, unseen(200)):.2f} dB")
