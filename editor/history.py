@@ -6,7 +6,6 @@ by an id that can't be guessed; lists are by owner.
 
 from __future__ import annotations
 
-import io
 import json
 import secrets
 import threading
@@ -21,6 +20,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Field, Session, SQLModel, col, create_engine, select
 
+from editor import images
 from editor.recipe import Recipe, read_recipe, save_result, write
 from editor.types import EditError
 
@@ -72,7 +72,11 @@ class History:
 
     @classmethod
     def open(
-        cls, folder: str | Path, *, max_bytes: int = 2 * 2**30, max_age: float = 90 * DAY,
+        cls,
+        folder: str | Path,
+        *,
+        max_bytes: int = 2 * 2**30,
+        max_age: float = 90 * DAY,
         clock: Callable[[], float] = time.time,
     ) -> History:
         """Open the store, making its folders and table where they are missing. Raises EditError if it can't."""
@@ -97,21 +101,25 @@ class History:
 
     # ----------------------------------------------------------------------------------------------------- writing
 
-    def add(
-        self, owner: str, source: Image.Image, result: Image.Image, recipe: Recipe, report: dict[str, Any]
-    ) -> Edit:
+    def add(self, owner: str, source: Image.Image, result: Image.Image, recipe: Recipe, report: dict[str, Any]) -> Edit:
         """Keep an edit, then remove what the limits no longer allow. Raises EditError if it can't be written.
 
         If the source is the result of an earlier edit of this owner, that edit becomes the parent.
         """
         edit = Edit(
-            id=secrets.token_urlsafe(16), owner=owner, created=self.clock(),
-            parent=self.made(owner, recipe.source), source=recipe.source, result=recipe.result,
-            recipe_json=json.dumps(recipe.to_json()), report_json=json.dumps(report), size=0,
+            id=secrets.token_urlsafe(16),
+            owner=owner,
+            created=self.clock(),
+            parent=self.made(owner, recipe.source),
+            source=recipe.source,
+            result=recipe.result,
+            recipe_json=json.dumps(recipe.to_json()),
+            report_json=json.dumps(report),
+            size=0,
         )
         with self.changing, self._session() as session:
             if not self.source_path(edit).exists():
-                write(self.source_path(edit), _png(source))
+                write(self.source_path(edit), images.to_png(source))
             save_result(self.result_path(edit), result, recipe)
             save_result(self.thumbnail_path(edit), _small(result), None)
             edit.size = sum(path.stat().st_size for path in self._paths(edit))
@@ -207,9 +215,3 @@ def _small(image: Image.Image, side: int = 256) -> Image.Image:
     small = image.copy()
     small.thumbnail((side, side))
     return small
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()

@@ -203,6 +203,24 @@ def to_mask(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return mask
 
 
+def difference(before: Image.Image, after: Image.Image, gain: int = 4) -> Image.Image:
+    """Where two pictures of one size differ: mid-grey where they are equal, the change times `gain` around it."""
+    change = np.asarray(after.convert("RGB")).astype(np.int16) - np.asarray(before.convert("RGB"))
+    return Image.fromarray(np.clip(128 + gain * change, 0, 255).astype(np.uint8))
+
+
+def inverted(mask: Image.Image) -> Image.Image:
+    """A mask with edit and protect exchanged."""
+    return mask.point(lambda value: 255 - value)
+
+
+def to_png(image: Image.Image) -> bytes:
+    """The picture as a PNG, without a loss and without metadata but its colour profile; quick rather than small."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
 def fingerprint(image: Image.Image) -> str:
     """SHA-256 of mode, size and pixels, in hexadecimal: the same for every file that holds the same picture."""
     return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from editor.types import Cost, EditUpdate
+from editor.types import Cost
 from rewards.base import NO, YES
 
 OPINION = "Scores and percentages are the model's opinion, not measurements."
@@ -26,26 +26,6 @@ def status(text: str, kind: str = "idle", share: float | None = None) -> str:
     """One line about what goes on: kind 'idle', 'busy', 'done' or 'bad'; share in [0, 1] draws a bar."""
     bar = "" if share is None else f'<i class="bar" style="width:{100 * share:.0f}%"></i>'
     return f'<div class="status {kind}" role="status" aria-live="polite"><span>{escape(text)}</span>{bar}</div>'
-
-
-def report_of(update: EditUpdate, seed: int, method: str) -> dict[str, Any]:
-    """The numbers of a run as JSON data, for the page and for the history."""
-    return {
-        "checks": [
-            {"question": r.check.question, "expected": r.check.expected, "weight": r.check.weight,
-             "before": r.before, "after": r.after}
-            for r in update.checks
-        ],
-        "score": update.score,
-        "source_score": update.source_score,
-        "history": [list(scores) for scores in update.history],
-        "parents": [list(parents) for parents in update.parents],
-        "roundtrip_psnr": update.roundtrip_psnr,
-        "cost": vars(update.cost),
-        "stopped": update.stopped,
-        "seed": seed,
-        "method": method,
-    }  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------------- checks

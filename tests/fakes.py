@@ -41,20 +41,39 @@ class FakeEditor:
             rewards.append(tuple(-2 + 4 * step / total - 0.3 * i + request.settings.seed % 7 / 10 for i in particles))
             stopped = stop is not None and stop.is_set()
             update = EditUpdate(
-                stage="search", message="Searching", plan=plan, step=step, steps=total, t=step / total,
-                previews=tuple(image.resize((128, 128)) for image in dark), scores=rewards[-1], history=tuple(rewards),
-                parents=tuple(tuple(max(0, i - 1) for i in particles) for _ in rewards), best=dark[0],
-                score=rewards[-1][0], source_score=-2.0, cost=Cost(nfe=len(particles) * step, decodes=step),
-            )  # fmt: skip
+                stage="search",
+                message="Searching",
+                plan=plan,
+                step=step,
+                steps=total,
+                t=step / total,
+                previews=tuple(image.resize((128, 128)) for image in dark),
+                scores=rewards[-1],
+                history=tuple(rewards),
+                parents=tuple(tuple(max(0, i - 1) for i in particles) for _ in rewards),
+                best=dark[0],
+                score=rewards[-1][0],
+                source_score=-2.0,
+                cost=Cost(nfe=len(particles) * step, decodes=step),
+            )
             yield update
             if stopped:
                 break
-        yield EditUpdate(**vars(update) | {
-            "stage": "done", "message": "Done", "stopped": stopped, "roundtrip": request.image.convert("RGB"),
-            "roundtrip_psnr": 41.5, "checks": tuple(CheckResult(check, 0.02, 0.97) for check in plan.checks),
-            "candidates": tuple(Candidate(image=image, score=score, checks=(0.97, 0.9), ancestor=i)
-                                for i, (image, score) in enumerate(zip(dark, rewards[-1], strict=True))),
-        })  # fmt: skip
+        yield EditUpdate(
+            **vars(update)
+            | {
+                "stage": "done",
+                "message": "Done",
+                "stopped": stopped,
+                "roundtrip": request.image.convert("RGB"),
+                "roundtrip_psnr": 41.5,
+                "checks": tuple(CheckResult(check, 0.02, 0.97) for check in plan.checks),
+                "candidates": tuple(
+                    Candidate(image=image, score=score, checks=(0.97, 0.9), ancestor=i)
+                    for i, (image, score) in enumerate(zip(dark, rewards[-1], strict=True))
+                ),
+            }
+        )
 
 
 def clock_like(size=(160, 120)):

@@ -136,6 +136,7 @@ def test_cut_off_files_are_refused_with_a_sentence(format, share):
 
 def huge_png(width, height):
     """The header of a PNG of any size, with next to no data behind it."""
+
     def chunk(name, body):
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 

@@ -1,0 +1,111 @@
+"""The Gradio page: `build_page` lays it out and wires it to the desk; `launch_options` says how it is served."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from editor.jobs import unexpected
+from editor.types import EditError
+from editor.ui_api import add_api
+from editor.ui_desk import Desk
+from editor.ui_layout import lay_out
+from editor.ui_parts import FIELDS, Form, status
+
+HERE = Path(__file__).resolve().parent
+MAX_UPLOAD = "20mb"
+CACHE = (3600, 86_400)
+"""Every how many seconds Gradio's cache is cleaned, and of files of what age."""
+
+FOLLOWERS = 64
+"""How many pages and clients may watch runs at the same time; the runs themselves go one by one."""
+
+
+def build_page(desk: Desk) -> gr.Blocks:
+    """The page over a desk. Launch it with `launch_options`."""
+    with gr.Blocks(title="Tiltedit", analytics_enabled=False, delete_cache=CACHE, fill_width=True) as page:
+        parts = lay_out(desk)
+        _wire(page, parts, desk)
+        add_api(desk)
+    page.queue(max_size=2 * FOLLOWERS, default_concurrency_limit=FOLLOWERS)
+    return page
+
+
+def launch_options(**chosen: Any) -> dict[str, Any]:
+    """Arguments of `launch`: nothing leaves the machine, unforeseen errors stay inside; then what was chosen."""
+    font = [gr.themes.Font(name) for name in ("ui-sans-serif", "system-ui", "sans-serif")]
+    mono = [gr.themes.Font(name) for name in ("ui-monospace", "monospace")]
+    defaults = {
+        "share": False,
+        "max_file_size": MAX_UPLOAD,
+        "max_threads": FOLLOWERS + 16,
+        "run_history": False,
+        "enable_monitoring": False,
+        "footer_links": ["api", "settings"],
+        "ssr_mode": False,
+        "mcp_server": False,
+        "show_error": False,
+        "state_session_capacity": 1000,
+        "theme": gr.themes.Base(primary_hue="teal", neutral_hue="slate", radius_size="lg", font=font, font_mono=mono),
+        "css": (HERE / "page.css").read_text(encoding="utf-8"),
+        "js": (HERE / "page.js").read_text(encoding="utf-8"),
+    }
+    return defaults | chosen
+
+
+def _wire(page: gr.Blocks, parts: dict[str, Any], desk: Desk) -> None:
+    def on(trigger: Callable[..., Any], handler: Callable[..., Any], **options: Any) -> None:
+        names = [name for name in inspect.signature(handler).parameters if name not in ("request", "event")]
+        inputs = {parts[name] for name in (FIELDS if "form" in names else ())}
+        inputs |= {parts[name] for name in names if name != "form"}
+        options |= {"show_progress": "hidden", "api_visibility": "private"}
+        trigger(_translated(handler, parts), inputs, list(parts.values()), **options)
+
+    on(page.load, desk.arrive)
+    on(parts["picture"].upload, desk.take)
+    on(parts["examples"].select, desk.take_example)
+    on(parts["effort"].input, desk.adopt)
+    on(parts["make_plan"].click, desk.plan)
+    on(parts["run"].click, desk.run)
+    on(parts["instruction"].submit, desk.run)
+    on(parts["stop"].click, desk.stop)
+    on(parts["candidates"].select, desk.pick)
+    on(parts["past"].select, desk.recall)
+    on(parts["restore"].click, desk.restore)
+    on(parts["further"].click, desk.further)
+    on(parts["recipe_file"].upload, desk.use_recipe)
+    on(parts["strip"].input, desk.download)
+    on(parts["forget"].click, desk.forget)
+    on(parts["forget_all"].click, desk.forget_all, js="() => confirm('Delete all of your edits?') || Promise.reject()")
+
+
+def _translated(handler: Callable[..., Any], parts: dict[str, Any]) -> Callable[..., Iterator[Any]]:
+    """A generator for Gradio: values by component in, changes by component out, errors as sentences in the status."""
+    wanted = inspect.signature(handler).parameters
+
+    def changed(changes: Form) -> Any:
+        return {parts[name]: value for name, value in changes.items()} or gr.skip()
+
+    def call(values: dict[Any, Any], request: gr.Request, event: Any = None) -> Iterator[Any]:
+        named = {name: values[part] for name, part in parts.items() if part in values}
+        given = {"form": named, "request": request, "event": event, **named}
+        try:
+            changes = handler(**{name: given[name] for name in wanted})
+            for change in changes if inspect.isgenerator(changes) else [changes]:
+                yield changed(change)
+        except EditError as error:
+            yield changed(status(str(error), "bad"))
+        except Exception:
+            yield changed(status(unexpected(f"{handler.__name__} failed"), "bad"))
+
+    if "event" not in wanted:
+        return call
+
+    def call_with_event(values: dict[Any, Any], request: gr.Request, event: gr.SelectData) -> Iterator[Any]:
+        yield from call(values, request, event)
+
+    return call_with_event

@@ -1,0 +1,120 @@
+"""The page's programming interface for `gradio_client` and plain HTTP: /plan, /edit and /result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from editor import images
+from editor.jobs import Job, unexpected
+from editor.types import EditError, EditRequest
+from editor.ui_desk import Desk
+from editor.ui_parts import read_picture, report_of, serve_bytes
+from rewards.base import Plan
+
+
+@dataclass(frozen=True)
+class Api:
+    """Handlers that raise gr.Error with the sentence of an EditError."""
+
+    desk: Desk
+
+    def plan(self, image: str, instruction: str) -> dict[str, Any]:
+        """What the model makes of an instruction: checks (question, expected, weight), caption, keep, source."""
+        try:
+            picture = read_picture(image)
+            return self.desk.jobs.call(lambda: self.desk.editor.plan(picture, instruction)).to_json()
+        except Exception as error:
+            raise told(error) from error
+
+    def edit(
+        self,
+        image: str,
+        instruction: str,
+        plan: dict[str, Any] | None,
+        mask: str | None,
+        effort: str,
+        strength: float | None,
+        seed: float,
+        request: gr.Request,
+    ) -> Iterator[tuple[dict[str, Any], str | None]]:
+        """Edit an image from one sentence.
+
+        `plan` is what /plan returned, changed or not; without it the model plans. `mask` is white where the edit may
+        act. `strength` in (0, 1] is how much may change; without it the effort's own. The run is stopped when the call
+        is cancelled. Returns the report (job, state, step, steps; at the end also score, checks, cost, seed, recipe)
+        and the PNG; both are sent after every step, the PNG at the end.
+        """
+        job = None
+        try:
+            picture = read_picture(image)
+            settings = self.desk.editor.efforts[effort].but(seed=int(seed))
+            todo = EditRequest(
+                image=picture,
+                instruction=instruction,
+                plan=Plan.from_json(plan) if plan else None,
+                mask=images.load_mask(mask, picture.size) if mask else None,
+                settings=settings if strength is None else settings.but(strength=strength, times=None),
+            )
+            job = self.desk.jobs.submit(todo, _owner(request))
+            for seen in self.desk.jobs.follow(job):
+                yield self._answer(seen)
+        except (EditError, ValueError) as error:
+            raise told(error) from error
+        finally:
+            if job is not None and not job.over:
+                self.desk.jobs.stop(job)
+
+    def result(self, job: str, request: gr.Request) -> tuple[dict[str, Any], str | None]:
+        """Where a run of /edit stands, by the id in its report, or its result."""
+        try:
+            return self._answer(self.desk.jobs.get(job, _owner(request)))
+        except Exception as error:
+            raise told(error) from error
+
+    def _answer(self, job: Job) -> tuple[dict[str, Any], str | None]:
+        if job.state == "failed":
+            raise EditError(job.error)
+        update = job.update
+        report: dict[str, Any] = {"job": job.id, "state": job.state, "place": self.desk.jobs.place(job)}
+        if update is not None:
+            report |= {"stage": update.stage, "step": update.step, "steps": update.steps}
+        if job.state != "done":
+            return report, None
+        history = self.desk.history
+        edit = history.get(job.kept)
+        data = history.result_path(edit).read_bytes()
+        report |= report_of(job.request, update) | {"edit": edit.id, "recipe": edit.recipe.to_json()}
+        return report, serve_bytes(data, "tiltedit.png")
+
+
+def _owner(request: gr.Request) -> str:
+    return f"user:{request.username}" if request.username else "api"
+
+
+def told(error: Exception) -> gr.Error:
+    """The error as a caller may see it."""
+    known = isinstance(error, EditError | ValueError)
+    return gr.Error(str(error) if known else unexpected("A call failed"), print_exception=False)
+
+
+def add_api(desk: Desk) -> None:
+    """Add the endpoints to the page that is being built."""
+    api, efforts = Api(desk), list(desk.editor.efforts)
+    with gr.Column(visible=False):
+        image = gr.Image(type="filepath", image_mode=None, label="image", format="png")
+        instruction = gr.Textbox(label="instruction")
+        plan = gr.JSON(None, label="plan")
+        mask = gr.Image(type="filepath", image_mode=None, label="mask", format="png")
+        effort = gr.Radio(efforts, value=efforts[0], label="effort")
+        strength = gr.Number(None, label="strength")
+        seed = gr.Number(0, label="seed", precision=0)
+        job = gr.Textbox(label="job")
+        report, file = gr.JSON(label="report"), gr.File(label="PNG")
+        gr.Button().click(api.plan, [image, instruction], plan, api_name="plan")
+        fields = [image, instruction, plan, mask, effort, strength, seed]
+        gr.Button().click(api.edit, fields, [report, file], api_name="edit", concurrency_limit=16)
+        gr.Button().click(api.result, job, [report, file], api_name="result")

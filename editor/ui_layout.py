@@ -1,0 +1,325 @@
+"""Where everything stands on the page. `lay_out` returns the components by the names that the handlers use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from editor import ui_views
+from editor.baselines import METHODS
+from editor.types import MAX_INSTRUCTION
+from editor.ui_desk import Desk
+from editor.ui_parts import EDIT_ONLY, PROTECT
+
+FIRST_EFFORT = "balanced"
+BROWSER_KEY = "tiltedit"
+"""Names the browser's storage of its token, which is random and nobody else's; it isn't a secret itself."""
+
+
+def lay_out(desk: Desk) -> dict[str, Any]:
+    """The whole page, inside `gr.Blocks`."""
+    profile = desk.editor.profile
+    parts: dict[str, Any] = {}
+    gr.HTML(ui_views.header(profile.name, profile.description, profile.licence, profile.notices), padding=False)
+    with gr.Row(elem_id="desk"):
+        with gr.Column(scale=5, min_width=320, elem_id="left"):
+            parts |= _request(desk) | _plan() | _settings(desk) | _mask() | _recipe()
+        with gr.Column(scale=7, min_width=320, elem_id="right"):
+            parts |= _stage()
+    parts |= _past(desk) | _states(desk)
+    return parts
+
+
+def _request(desk: Desk) -> dict[str, Any]:
+    """The picture, the sentence and the buttons."""
+    picture = gr.Image(
+        type="filepath",
+        image_mode=None,
+        format="png",
+        sources=["upload", "clipboard"],
+        label="Picture",
+        height=300,
+        buttons=["fullscreen"],
+        elem_id="picture",
+        alt_text="The picture to edit",
+        placeholder="Drop a picture here, paste one, or choose an example",
+    )
+    examples = gr.Gallery(
+        [(path, instruction) for path, instruction in desk.examples],
+        label="Examples",
+        columns=4,
+        height="auto",
+        object_fit="cover",
+        allow_preview=False,
+        interactive=False,
+        buttons=[],
+        elem_id="examples",
+        visible=bool(desk.examples),
+    )
+    instruction = gr.Textbox(
+        label="What should be different?",
+        placeholder="Set the time to 4:45",
+        lines=1,
+        max_lines=1,
+        max_length=MAX_INSTRUCTION,
+        elem_id="instruction",
+    )
+    with gr.Row(elem_id="buttons"):
+        run = gr.Button("Run", variant="primary", elem_id="run", scale=3, min_width=90)
+        stop = gr.Button("Stop", variant="stop", elem_id="stop", visible=False, scale=2, min_width=70)
+        make_plan = gr.Button("Show the plan", elem_id="make-plan", scale=2, min_width=110)
+    return {
+        "picture": picture,
+        "examples": examples,
+        "instruction": instruction,
+        "run": run,
+        "stop": stop,
+        "make_plan": make_plan,
+    }
+
+
+def _plan() -> dict[str, Any]:
+    with gr.Accordion("Plan", open=False, elem_id="plan") as box:
+        gr.Markdown("What the model will ask of every candidate. It is used exactly as it stands here.")
+        table = gr.Dataframe(
+            [["", "yes", 1.0]],
+            headers=["Question", "Expected", "Weight"],
+            datatype=["str", "str", "number"],
+            type="array",
+            column_count=3,
+            column_widths=["64%", "20%", "16%"],
+            interactive=True,
+            wrap=True,
+            label="Checks",
+            show_label=False,
+            buttons=[],
+            elem_id="checks-table",
+        )
+        caption = gr.Textbox(
+            label="Caption",
+            info="What the edited picture shows; it guides the image model.",
+            lines=2,
+            elem_id="caption",
+        )
+        keep = gr.Textbox(label="Keep", info="What must stay, one thing a line.", lines=2, elem_id="keep")
+    return {"plan_box": box, "table": table, "caption": caption, "keep": keep}
+
+
+def _settings(desk: Desk) -> dict[str, Any]:
+    first = desk.editor.efforts[FIRST_EFFORT]
+    efforts = [(name.capitalize(), name) for name in desk.editor.efforts]
+    with gr.Accordion("Settings", open=False, elem_id="settings"):
+        effort = gr.Radio(
+            efforts, value=FIRST_EFFORT, label="Effort", info="More effort tries more candidates for longer."
+        )
+        strength = gr.Slider(0.05, 1, first.strength, step=0.01, label="Strength", info="How much may change.")
+        with gr.Row():
+            seed = gr.Number(
+                0,
+                label="Seed",
+                info="The same seed gives the same result.",
+                precision=0,
+                minimum=0,
+                maximum=2**32 - 1,
+                elem_id="seed",
+            )
+            lock = gr.Checkbox(False, label="Keep this seed", info="Otherwise every run draws a new one.")
+        with gr.Accordion("Advanced", open=False):
+            method = gr.Dropdown(
+                list(METHODS), value=first.method, label="Method", info="fmtt is the search; others to compare."
+            )
+            particles = gr.Slider(1, 64, first.particles, step=1, label="Candidates", info="Carried at the same time.")
+            steps = gr.Slider(1, 100, first.steps, step=1, label="Steps", info="From the noised picture to the result.")
+            guidance = gr.Slider(
+                0,
+                20,
+                first.guidance,
+                step=0.1,
+                label="Guidance",
+                info="Pull of the reward's gradient; 0 searches by chance and selection alone.",
+            )
+            noise = gr.Slider(0, 3, first.noise, step=0.05, label="Noise", info="How far candidates wander.")
+            lookahead = gr.Dropdown(
+                ["map", "denoiser", "none"],
+                value=first.lookahead,
+                label="Look-ahead",
+                info="How the clean picture is foreseen at every step.",
+            )
+            lookahead_steps = gr.Slider(
+                1,
+                8,
+                first.lookahead_steps,
+                step=1,
+                label="Look-ahead steps",
+                info="Calls of the flow map for one look-ahead.",
+            )
+    return {
+        "effort": effort,
+        "strength": strength,
+        "seed": seed,
+        "lock": lock,
+        "method": method,
+        "particles": particles,
+        "steps": steps,
+        "guidance": guidance,
+        "noise": noise,
+        "lookahead": lookahead,
+        "lookahead_steps": lookahead_steps,
+    }
+
+
+def _mask() -> dict[str, Any]:
+    with gr.Accordion("Mask", open=False, elem_id="mask-box"):
+        gr.Markdown("A black and white picture of the same shape. Outside the edited part every pixel stays as it is.")
+        mask = gr.Image(
+            type="filepath",
+            image_mode=None,
+            format="png",
+            sources=["upload", "clipboard"],
+            label="Mask",
+            height=180,
+            buttons=[],
+            elem_id="mask",
+            alt_text="The mask",
+        )
+        means = gr.Radio([EDIT_ONLY, PROTECT], value=EDIT_ONLY, label="The mask means")
+    return {"mask": mask, "mask_means": means}
+
+
+def _recipe() -> dict[str, Any]:
+    with gr.Accordion("Use a recipe", open=False, elem_id="recipe-box"):
+        gr.Markdown("Drop a PNG that Tiltedit saved: its instruction, plan and settings are set here.")
+        return {"recipe_file": gr.File(type="filepath", file_types=[".png"], label="Result with a recipe", height=110)}
+
+
+def _stage() -> dict[str, Any]:
+    """What goes on, and what came out."""
+    line = gr.HTML(ui_views.status("Choose a picture, say what should be different, and run."), padding=False)
+    with gr.Column(visible=False, elem_id="result") as result:
+        with gr.Tabs():
+            with gr.Tab("Before | after"):
+                slider = gr.ImageSlider(
+                    format="png",
+                    type="filepath",
+                    show_label=False,
+                    label="Before and after",
+                    max_height=520,
+                    interactive=False,
+                    elem_id="slider",
+                )
+            with gr.Tab("Side by side"), gr.Row():
+                before, after = (
+                    gr.Image(
+                        type="filepath",
+                        format="png",
+                        label=label,
+                        buttons=["fullscreen"],
+                        alt_text=label,
+                        min_width=140,
+                        interactive=False,
+                    )
+                    for label in ("Before", "After")
+                )
+            with gr.Tab("Difference"):
+                difference = gr.Image(
+                    type="filepath",
+                    format="png",
+                    label="Change, four times as strong; grey is none",
+                    buttons=["fullscreen"],
+                    interactive=False,
+                    alt_text="The change of every pixel; grey is none",
+                )
+        with gr.Row(elem_id="actions"):
+            download = gr.DownloadButton("Download PNG", variant="primary", elem_id="download", min_width=120)
+            further = gr.Button("Edit the result further", elem_id="further", min_width=120)
+            restore = gr.Button("Back to these settings", elem_id="restore", min_width=120)
+        checks = gr.HTML(padding=False)
+    with gr.Column(visible=False, elem_id="live") as live:
+        candidates = gr.Gallery(
+            label="Candidates: the clean picture that each would become · score, model opinion",
+            columns=4,
+            height="auto",
+            object_fit="contain",
+            allow_preview=False,
+            interactive=False,
+            format="png",
+            buttons=[],
+            elem_id="candidates",
+        )
+        curve = gr.HTML(padding=False)
+        with gr.Accordion("How it was found", open=False, elem_id="how"):
+            details = gr.HTML(padding=False)
+            roundtrip = gr.Image(
+                label="Round trip: the source carried to the noise and back without an edit",
+                height=220,
+                format="png",
+                interactive=False,
+                buttons=[],
+                alt_text="The source's round trip",
+            )
+        with gr.Accordion("Share, file and deletion", open=False, elem_id="share"):
+            link = gr.Textbox(
+                label="Link to this result",
+                info="Whoever reaches this server and has the link can see it and edit from here.",
+                interactive=False,
+                buttons=["copy"],
+                elem_id="link",
+            )
+            strip = gr.Checkbox(
+                False,
+                label="Leave the recipe out of the download",
+                info="The mark that it is AI-edited stays.",
+                elem_id="strip",
+            )
+            forget = gr.Button("Delete this edit", variant="stop", size="sm", elem_id="forget")
+    return {
+        "status": line,
+        "result": result,
+        "slider": slider,
+        "before": before,
+        "after": after,
+        "difference": difference,
+        "download": download,
+        "further": further,
+        "restore": restore,
+        "checks": checks,
+        "live": live,
+        "candidates": candidates,
+        "curve": curve,
+        "details": details,
+        "roundtrip": roundtrip,
+        "link": link,
+        "strip": strip,
+        "forget": forget,
+    }
+
+
+def _past(desk: Desk) -> dict[str, Any]:
+    with gr.Column(visible=False, elem_id="past") as box:
+        gr.Markdown(f"## Your edits\n{desk.history.limits} They belong to this browser, or to your login.")
+        past = gr.Gallery(
+            label="Your edits, newest first",
+            show_label=False,
+            columns=8,
+            height="auto",
+            object_fit="cover",
+            allow_preview=False,
+            interactive=False,
+            buttons=[],
+            elem_id="past-gallery",
+        )
+        forget_all = gr.Button("Delete all of my edits", variant="stop", size="sm", elem_id="forget-all")
+    return {"past_box": box, "past": past, "forget_all": forget_all}
+
+
+def _states(desk: Desk) -> dict[str, Any]:
+    """What the page remembers: ids and settings, never pictures."""
+    return {
+        "token": gr.BrowserState("", storage_key=BROWSER_KEY, secret=BROWSER_KEY),
+        "job": gr.State(""),
+        "shown": gr.State(""),
+        "listed": gr.State([]),
+        "planned": gr.State(""),
+        "base": gr.State(desk.editor.efforts[FIRST_EFFORT]),
+    }

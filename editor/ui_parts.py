@@ -1,0 +1,222 @@
+"""Between the page's fields and the engine's types: reading forms, serving pictures, naming owners, keeping results."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import gradio as gr
+from gradio.processing_utils import save_bytes_to_cache
+from gradio.utils import get_upload_folder
+from PIL import Image
+
+from editor import images, ui_views
+from editor.history import Edit, History
+from editor.jobs import Job, Jobs
+from editor.recipe import Recipe
+from editor.types import Candidate, EditError, EditRequest, EditUpdate, SearchSettings
+from rewards.base import Check, Plan
+
+Form = dict[str, Any]
+"""Values of the page's fields by the names of their components."""
+
+CONTROLS = ("strength", "method", "particles", "steps", "guidance", "noise", "lookahead", "lookahead_steps")
+"""The settings that have a control of their own on the page."""
+PLAN = ("table", "caption", "keep", "planned")
+FIELDS = ("picture", "instruction", *PLAN, "mask", "mask_means", "base", "seed", "lock", *CONTROLS)
+"""What a run needs of the page."""
+PROTECT = "Protect the white part"
+EDIT_ONLY = "Edit the white part only"
+THUMBNAIL = 512
+"""Longest side in pixels of a candidate in the gallery."""
+
+
+# ------------------------------------------------------------------------------------------------------ reading a form
+
+
+def read_picture(path: str | None) -> Image.Image:
+    if path is None:
+        raise EditError("There is no picture yet: upload one or choose an example.")
+    return images.load(path).image
+
+
+def read_plan(form: Form) -> Plan | None:
+    """The plan as it stands in the table; None if the table is empty. Raises EditError for what is no plan."""
+    rows = [[str(cell or "").strip() for cell in row] for row in form["table"]]
+    rows = [row for row in rows if row[0]]
+    if not rows:
+        return None
+    try:
+        checks = tuple(Check(question, _expected(expected), float(weight or 1)) for question, expected, weight in rows)
+        keep = tuple(line.strip() for line in form["keep"].splitlines() if line.strip())
+        return Plan(checks, form["caption"].strip(), keep)
+    except ValueError as error:
+        raise EditError(f"The plan can't be used: {error}") from error
+
+
+def _expected(text: str) -> str:
+    return text.lower() if text.lower() in ("yes", "no") else text or "yes"
+
+
+def plan_key(image: Image.Image, instruction: str) -> str:
+    """Names what a plan was made for."""
+    return f"{images.fingerprint(image)} {instruction}"
+
+
+def read_mask(form: Form, image: Image.Image) -> Image.Image | None:
+    """The mask of the form, white where the edit may act."""
+    if form["mask"] is None:
+        return None
+    mask = images.load_mask(form["mask"], image.size)
+    return images.inverted(mask) if form["mask_means"] == PROTECT else mask
+
+
+def read_settings(form: Form) -> SearchSettings:
+    """The base settings with what the controls say; the seed is new unless it is locked. Raises EditError."""
+    base: SearchSettings = form["base"]
+    seed = int(form["seed"] or 0) if form["lock"] else secrets.randbelow(2**32)
+    controls = {name: form[name] for name in CONTROLS}
+    if (controls["steps"], controls["strength"]) != (base.steps, base.strength):
+        controls["times"] = None  # they belonged to the other number of steps and the other start
+    try:
+        return base.but(seed=seed, keep=min(base.keep, controls["particles"]), **controls)
+    except ValueError as error:
+        raise EditError(f"The settings can't be used: {error}") from error
+
+
+def show_settings(settings: SearchSettings) -> Form:
+    """The controls at these settings."""
+    return {"base": settings, **{name: getattr(settings, name) for name in CONTROLS}}
+
+
+def show_plan(plan: Plan | None, planned: str = "") -> Form:
+    """The plan's fields; `planned` is the `plan_key` of what it was made for, empty for any."""
+    if plan is None:
+        return {"table": [["", "yes", 1.0]], "caption": "", "keep": "", "planned": ""}
+    rows = [[check.question, check.expected, check.weight] for check in plan.checks]
+    return {"table": rows, "caption": plan.caption, "keep": "\n".join(plan.keep), "planned": planned}
+
+
+# ------------------------------------------------------------------------------------------------------------ serving
+
+
+def serve_bytes(data: bytes, name: str) -> str:
+    """Put a file where the page may fetch it, by a path that can't be guessed; it is cleaned with Gradio's cache."""
+    return save_bytes_to_cache(data, name, cache_dir=get_upload_folder())
+
+
+def serve(image: Image.Image) -> str:
+    return serve_bytes(images.to_png(image), "picture.png")
+
+
+def thumbnails(candidates: Sequence[Candidate]) -> list[tuple[Image.Image, str]]:
+    """Small pictures of the candidates with their scores, for a gallery."""
+    small = [candidate.image.copy() for candidate in candidates]
+    for image in small:
+        image.thumbnail((THUMBNAIL, THUMBNAIL))
+    return [(image, f"{candidate.score:.2f}") for image, candidate in zip(small, candidates, strict=True)]
+
+
+def owner_of(token: str, request: gr.Request) -> str:
+    """Whose pictures these are: the user who logged in, or else the browser by its secret token."""
+    if request.username:
+        return f"user:{request.username}"
+    if not token:
+        raise EditError("This browser isn't known yet: reload the page.")
+    return f"browser:{token}"
+
+
+def link_to(edit: Edit, request: gr.Request) -> str:
+    """The address of a kept edit, on the host by which its reader came here."""
+    here = urlsplit(request.headers.get("referer", ""))
+    return urlunsplit((here.scheme, here.netloc, here.path, f"edit={edit.id}", ""))
+
+
+def read_examples(folder: Path) -> tuple[tuple[str, str], ...]:
+    """Paths of the pictures with an instruction each, as examples.json lists them; none if there is no such file."""
+    index = folder / "examples.json"
+    if not index.is_file():
+        return ()
+    listed = json.loads(index.read_text(encoding="utf-8"))
+    return tuple((str(folder / entry["image"]), entry["instruction"]) for entry in listed)
+
+
+# ------------------------------------------------------------------------------------------------------------ keeping
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Puts finished runs into the history."""
+
+    history: History
+    profile: str
+
+    def __call__(self, job: Job, candidate: int = 0) -> str:
+        """The id of the kept edit of the best candidate, or of another one. Raises EditError if there is none."""
+        request, update = job.request, job.update
+        if update is None or update.best is None:
+            raise EditError("The run was stopped before there was a picture: run it again.")
+        report, result = report_of(request, update), update.best
+        if candidate:
+            other = update.candidates[candidate]
+            result, report["score"] = other.image, other.score
+            for row, after in zip(report["checks"], other.checks, strict=True):
+                row["after"] = after
+        recipe = Recipe.of(request, update, self.profile, candidate)
+        return self.history.add(job.owner, request.image, result, recipe, report).id
+
+
+def report_of(request: EditRequest, update: EditUpdate) -> dict[str, Any]:
+    """What is to be told of a run, as JSON data."""
+    checks = [
+        {
+            "question": r.check.question,
+            "expected": r.check.expected,
+            "weight": r.check.weight,
+            "before": r.before,
+            "after": r.after,
+        }
+        for r in update.checks
+    ]
+    return {
+        "checks": checks,
+        "score": update.score,
+        "source_score": update.source_score,
+        "history": [list(scores) for scores in update.history],
+        "parents": [list(parents) for parents in update.parents],
+        "roundtrip_psnr": update.roundtrip_psnr,
+        "cost": vars(update.cost),
+        "stopped": update.stopped,
+        "seed": request.settings.seed,
+        "method": request.settings.method,
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------- sentences
+
+
+def waiting_line(jobs: Jobs, job: Job) -> str:
+    """Where the job stands before there is something to see."""
+    place, seconds = jobs.place(job), jobs.wait(job)
+    if place:
+        soon = "" if seconds is None else f", about {seconds:.0f} s"
+        return f"Waiting: {place} run{'s' if place > 1 else ''} before yours{soon}."
+    return f"{job.update.message}…" if job.update else "Starting…"
+
+
+def ending_line(update: EditUpdate) -> str:
+    """How the run ended."""
+    held = sum(result.after >= 0.5 for result in update.checks)
+    said = f"{held} of {len(update.checks)} checks hold (model opinion)."
+    if update.stopped:
+        return f"Stopped after step {update.step} of {update.steps}; this is the best so far. {said}"
+    return f"Done in {update.cost.seconds:.1f} s. {said}"
+
+
+def status(text: str, kind: str = "idle", share: float | None = None) -> Form:
+    return {"status": ui_views.status(text, kind, share)}
