@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
 from jaxtyping import Float
@@ -113,41 +114,39 @@ class SearchSettings:
     """Of the sampler: 'transport' (flow map, then Metropolis-adjusted Langevin) or 'euler-maruyama'."""
     ess: float = 0.5
     """Sampling resamples when the effective sample size falls under this share of N; 0 never does."""
+    preserve: float = 0.15
+    """Weight of closeness to the source beside the checks; see `rewards.preserve`."""
+    jitters: int = 0
+    """Slightly moved and noised copies of every image that the VLM judges too: slower, harder to fool."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("particles", "steps", "keep", "lookahead_steps"):
-            value = getattr(self, name)
-            if int(value) != value or not 1 <= value <= 4096:
-                raise ValueError(f"{name} must be a whole number from 1 to 4096, not {value!r}.")
-        for name in ("corrections", "selections"):
-            value = getattr(self, name)
-            if int(value) != value or not 0 <= value <= 4096:
-                raise ValueError(f"{name} must be a whole number from 0 to 4096, not {value!r}.")
-        for name in ("strength", "ramp"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be above 0 and at most 1, not {getattr(self, name)!r}.")
-        for name in ("guidance", "noise", "damping", "temperature"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1e6:
-                raise ValueError(f"{name} must be zero or more, not {value!r}.")
-        for name in ("guided", "ess", "renoise", "clone_noise"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], not {getattr(self, name)!r}.")
-        for name, most in (("move", 10.0), ("spacing", 10.0)):
-            if not 0 < getattr(self, name) <= most:
-                raise ValueError(f"{name} must be above 0 and at most {most:g}, not {getattr(self, name)!r}.")
-        if not 1 <= self.spread <= 100:
-            raise ValueError(f"spread must lie in [1, 100], not {self.spread!r}.")
+        def refuse(names: str, wanted: str, fits: Callable[[Any], bool]) -> None:
+            for name in names.split():
+                value = getattr(self, name)
+                if isinstance(value, bool) or not isinstance(value, int | float) or not fits(value):
+                    raise ValueError(f"{name} must {wanted}, not {value!r}.")
+
+        counts = "be a whole number from {} to 4096"
+        refuse("particles steps keep lookahead_steps", counts.format(1), lambda v: v in range(1, 4097))
+        refuse("corrections selections", counts.format(0), lambda v: v in range(4097))
+        refuse("jitters", "be a whole number from 0 to 16", lambda v: v in range(17))
+        refuse("strength ramp", "be above 0 and at most 1", lambda v: 0 < v <= 1)
+        refuse("guidance noise damping preserve", "be zero or more", lambda v: 0 <= v < 1e6)
+        refuse("guided ess renoise clone_noise", "lie in [0, 1]", lambda v: 0 <= v <= 1)
+        refuse("move spacing", "be above 0 and at most 10", lambda v: 0 < v <= 10)
+        refuse("spread", "lie in [1, 100]", lambda v: 1 <= v <= 100)
+        refuse("seed", f"be a whole number from 0 to {2**32 - 1}", lambda v: v in range(2**32))
+        if self.temperature is not None:
+            refuse("temperature", "be zero or more, or none", lambda v: 0 <= v < 1e6)
         if self.lookahead not in ("map", "denoiser", "none"):
             raise ValueError(f"lookahead must be map, denoiser or none, not {self.lookahead!r}.")
         if self.discretisation not in ("transport", "euler-maruyama"):
             raise ValueError(f"discretisation must be transport or euler-maruyama, not {self.discretisation!r}.")
-        inner = self.times or ()
-        if any(not a < b for a, b in zip((self.start, *inner), (*inner, 1.0), strict=True)):
-            raise ValueError(f"times must ascend between t0 = {self.start:g} and 1, not {inner!r}.")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed must be a whole number from 0 to {2**32 - 1}, not {self.seed!r}.")
+        if self.times is not None:
+            numbers = isinstance(self.times, tuple) and all(isinstance(t, float) for t in self.times)
+            if not numbers or any(not a < b for a, b in pairwise((self.start, *self.times, 1.0))):
+                raise ValueError(f"times must be numbers that ascend between t0 and 1, not {self.times!r}.")
 
     @property
     def start(self) -> float:

@@ -1,0 +1,154 @@
+"""The controls: same signature, honest costs, and what each promises."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from editor.baselines import METHODS, Fmrg, Reno, planned_nfe
+from editor.oracles import Gaussian, Quadratic
+from editor.types import Scored, SearchSettings
+
+F64 = torch.float64
+D = 16
+
+
+def world():
+    g = torch.Generator().manual_seed(0)
+    root = torch.randn(D, D, generator=g, dtype=F64) / 4
+    flow = Gaussian(torch.randn(D, generator=g, dtype=F64), root @ root.T + 0.1 * torch.eye(D, dtype=F64))
+    reward = Quadratic(torch.full((D,), 2.0, dtype=F64), torch.eye(D, dtype=F64))
+    return flow, (lambda y: Scored(reward(y)))
+
+
+class Watched:
+    """A flow that notes how many latents came in each call."""
+
+    def __init__(self, flow):
+        self.flow, self.calls, self.two_time = flow, [], True
+
+    def __call__(self, x, s, t):
+        self.calls.append(len(x))
+        return self.flow(x, s, t)
+
+    def velocity(self, x, t):
+        self.calls.append(len(x))
+        return self.flow.velocity(x, t)
+
+
+def run(method, flow=None, score=None, **changes):
+    settings = SearchSettings(**(dict(method=method, particles=6, steps=8, seed=2) | changes))
+    exact, exact_score = world()
+    x = exact.sample(1, settings.start, torch.Generator().manual_seed(3)).expand(settings.particles, D).clone()
+    return list(METHODS[method](flow or exact, score or exact_score, x, settings)), x, settings
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("strength", [0.8, 1.0])
+def test_every_method_ends_at_the_image_with_counts_that_hold(method, strength):
+    flow = Watched(world()[0])
+    steps, _, settings = run(method, flow, strength=strength)
+    last = steps[-1]
+    assert last.t == 1.0
+    assert [s.index for s in steps] == list(range(len(steps)))
+    assert {s.total for s in steps} == {len(steps) - 1}
+    assert last.nfe == sum(flow.calls) == planned_nfe(settings)
+    for step in steps:
+        assert len(step.x) == len(step.lookahead) == len(step.scored.reward) == len(step.parents) == len(step.ancestry)
+        assert max(step.ancestry) < settings.particles
+    torch.testing.assert_close(last.scored.reward, world()[1](last.lookahead).reward)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_seed_gives_the_same_result(method):
+    first, again = run(method)[0][-1], run(method)[0][-1]
+    assert torch.equal(first.x, again.x)
+    if method not in ("prompt-only",):
+        assert not torch.equal(run(method, seed=3)[0][-1].x, first.x)
+
+
+@pytest.mark.parametrize("method", ["fmtt", "fmrg-j", "fmrg-e", "reno", "multi-best-of-n"])
+def test_what_follows_the_reward_beats_the_prompt_alone(method):
+    alone = run("prompt-only")[0][-1].scored.reward.max()
+    assert run(method)[0][-1].scored.reward.max() > alone
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_images_and_checks_go_with_their_particles(method):
+    exact_score = world()[1]
+
+    def score(y):
+        reward = exact_score(y).reward
+        return Scored(reward, y.detach()[:, :3, None, None], reward.detach()[:, None])
+
+    for step in run(method, score=score)[0]:
+        torch.testing.assert_close(step.scored.checks[:, 0], step.scored.reward)
+        torch.testing.assert_close(step.scored.images[:, :, 0, 0], step.lookahead[:, :3])
+
+
+def test_best_of_n_is_the_flow_from_renoised_starts():
+    flow, _ = world()
+    (step,), x, settings = run("best-of-n")
+    torch.testing.assert_close(step.x[0], flow(x[:1], settings.start, 1.0)[0])
+    assert len({float(v) for v in step.x[:, 0]}) == 6
+    (same,), _, _ = run("best-of-n", renoise=0.0)
+    torch.testing.assert_close(same.x, step.x[:1].expand(6, D))
+
+
+def test_sdedit_renews_all_the_noise():
+    torch.testing.assert_close(run("sdedit")[0][-1].x, run("best-of-n", renoise=1.0)[0][-1].x)
+
+
+def test_the_best_of_many_rounds_never_falls():
+    steps, _, _ = run("multi-best-of-n", selections=5)
+    best = [float(s.scored.reward.max()) for s in steps]
+    assert len(best) == 5
+    assert all(b >= a - 1e-9 for a, b in pairwise(best))
+    assert len(set(steps[2].parents)) == 1
+
+
+def test_fmrg_goes_on_with_the_best_of_its_warm_up():
+    steps, _, _ = run("fmrg-j", steps=32)
+    sizes = [len(s.x) for s in steps]
+    assert sizes == [6] * 4 + [1] * 5  # three guided steps of all, the fourth look-ahead chooses; 8 guided in all
+    best = int(steps[3].scored.reward.argmax())
+    assert steps[4].parents == (best,)
+    assert steps[4].ancestry == (best,)
+    assert steps[-1].nfe == 1 + 4 * 6 + 4 + 2
+
+
+def test_fmrg_j_moves_by_the_sign_of_the_gradient():
+    flow, _ = world()
+    fmrg = Fmrg(jacobian=True, rate=3.0, warmup=0)
+    settings = SearchSettings(particles=1, steps=8, strength=1.0)
+    x = torch.zeros(1, D, dtype=F64)
+    first, second, *_ = fmrg(flow, lambda y: Scored(y.sum(1)), x, settings)
+    u = flow(x, 0.0, 1.0) - x
+    leaf = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(flow(leaf, 0.0, 1.0).sum(), leaf)
+    torch.testing.assert_close(second.x, x + 0.125 * (u + 3.0 * slope.sign()))
+    assert torch.equal(first.x, x)
+
+
+def test_fmrg_e_pulls_the_landing_by_adam():
+    """With a linear reward every Adam step is one rate along the sign: three of them move the landing by 3 rates."""
+    flow, _ = world()
+    fmrg = Fmrg(jacobian=False, rate=0.5, inner=3, warmup=0)
+    settings = SearchSettings(particles=1, steps=8, strength=0.6)
+    x = torch.zeros(1, D, dtype=F64)
+    _, second, *_ = fmrg(flow, lambda y: Scored(y.sum(1)), x, settings)
+    s, t = 0.4, 0.475
+    y = flow(x, s, 1.0)
+    torch.testing.assert_close(second.x, x + (t - s) / (1 - s) * (y - x) + (1 - s) * t * 1.5)
+
+
+def test_reno_ends_with_the_best_landing_and_keeps_the_norm():
+    steps, _, settings = run("reno", steps=30, renoise=0.0)
+    best = torch.stack([s.scored.reward for s in steps[:-1]]).max(0).values
+    torch.testing.assert_close(steps[-1].scored.reward, best)
+    assert [s.t for s in steps] == [settings.start] * 30 + [1.0]
+    flow, _ = world()
+    flat = Reno(weight=1.0, clip=1e9, rate=0.05)
+    x = torch.full((1, D), 3.0, dtype=F64)
+    *_, last, _ = flat(flow, lambda y: Scored(0 * y.sum(1)), x, SearchSettings(particles=1, steps=200, strength=1.0))
+    assert float(last.x.square().sum()) == pytest.approx(D - 1, rel=1e-3)
