@@ -114,6 +114,8 @@ class SearchSettings:
     """Of the sampler: 'transport' (flow map, then Metropolis-adjusted Langevin) or 'euler-maruyama'."""
     ess: float = 0.5
     """Sampling resamples when the effective sample size falls under this share of N; 0 never does."""
+    resamplings: int | None = None
+    """Sampling resamples that many times, after evenly spaced steps, whatever the effective size; None heeds `ess`."""
     preserve: float = 0.15
     """Weight of closeness to the source beside the checks; see `rewards.preserve`."""
     jitters: int = 0
@@ -139,6 +141,8 @@ class SearchSettings:
         refuse("seed", f"be a whole number from 0 to {2**32 - 1}", lambda v: v in range(2**32))
         if self.temperature is not None:
             refuse("temperature", "be zero or more, or none", lambda v: 0 <= v < 1e6)
+        if self.resamplings is not None:
+            refuse("resamplings", counts.format(0) + ", or none", lambda v: v in range(4097))
         if self.lookahead not in ("map", "denoiser", "none"):
             raise ValueError(f"lookahead must be map, denoiser or none, not {self.lookahead!r}.")
         if self.discretisation not in ("transport", "euler-maruyama"):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from bitsandbytes.nn import Linear4bit
 from jaxtyping import Float
 from torch import Tensor
 from transformers import (
@@ -27,6 +28,7 @@ from transformers import (
     ProcessorMixin,
 )
 
+from rewards.attention import WindowAttention
 from rewards.base import NO, YES
 from rewards.preprocess import MatrixPatchEmbed, pixel_patches
 from rewards.prompt import Packed, Prompter, Question
@@ -63,7 +65,7 @@ class VLM:
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, frozen: bool = True) -> None:
-        """Wrap `model`, whose patch embedding is replaced by an equal and faster one.
+        """Wrap `model`, whose patch embedding and vision attention are replaced by equal and faster ones.
 
         Raises ValueError for a model of another family.
         """
@@ -74,6 +76,9 @@ class VLM:
         self.text, visual = model.model.language_model, model.model.visual
         if not isinstance(visual.patch_embed, MatrixPatchEmbed):
             visual.patch_embed = MatrixPatchEmbed(visual.patch_embed.proj)
+        for block in visual.blocks:
+            if not isinstance(block.attn, WindowAttention):
+                block.attn = WindowAttention(block.attn)
         if frozen:
             model.eval().requires_grad_(False)
         yes, no = self.prompter.spellings(YES), self.prompter.spellings(NO)
@@ -109,13 +114,17 @@ class VLM:
                     load_in_4bit=True,
                     bnb_4bit_quant_type="nf4",
                     bnb_4bit_compute_dtype=dtype,
-                    llm_int8_skip_modules=["visual", "lm_head"],
+                    llm_int8_skip_modules=["model.visual", "lm_head"],
                 )
             model = AutoModelForImageTextToText.from_pretrained(
                 source, dtype=dtype, use_safetensors=True, attn_implementation="sdpa", **extra, **common
             )
         except OSError as error:
             raise ValueError(f"No VLM at {source}: name a folder that holds one, or download it first.") from error
+        for layer in model.modules():
+            if isinstance(layer, Linear4bit):
+                # On some CPUs a pass without gradients would repack the weights for good, and break those with.
+                layer.support_avx512bf16_for_cpu = False
         return cls(model if quantization else model.to(device), processor)
 
     @property
@@ -256,7 +265,7 @@ class VLM:
     def _log_odds(self, hidden: Float[Tensor, "batch questions width"]) -> Float[Tensor, "batch questions"]:
         """Only the answers' rows of the output layer are multiplied: a vocabulary has 150,000."""
         weight = self.model.get_output_embeddings().weight[self._spellings]
-        logits = _precise(hidden) @ _precise(weight).T
+        logits = (_precise(hidden)[..., None, :] * _precise(weight)).sum(-1)
         yes, no = logits[..., : self._yes], logits[..., self._yes :]
         return yes.logsumexp(-1) - no.logsumexp(-1)
 

@@ -10,11 +10,13 @@ import json
 from dataclasses import replace
 from random import Random
 
-from training.clocks import COLOURS, MARKS, PARTS, SHAPES, Clock, clock_time, legible
+from training.clocks import COLOURS, MARKS, PARTS, SHAPES, Clock, legible
 from training.world import Question, Request
 
-NUMBER_WORDS = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-                "sixteen seventeen eighteen nineteen twenty").split()
+NUMBER_WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen twenty"
+).split()
 KINDS = ("time", "relative", *PARTS, "shape", "marks", "second hand", "two", "three", "nothing", "refuse")
 ATTRIBUTES = (*PARTS, "shape", "marks", "second hand")
 
@@ -25,6 +27,7 @@ def article(words: str) -> str:
 
 
 # Looks ---------------------------------------------------------------------------------------------------------------
+
 
 def caption(clock: Clock, rng: Random | None = None) -> str:
     """The looks of a clock without its time; with `rng` in varied order and words."""
@@ -62,18 +65,32 @@ def phrase(clock: Clock, attribute: str) -> str:
 
 # Questions -----------------------------------------------------------------------------------------------------------
 
-ASK_TIME = ("What time does the clock show?", "What time is it?", "What is the time on the clock?",
-            "Which time do the hands show?", "Tell the time.")
-ASK_IF_TIME = ("Does the clock show {t}?", "Is it {t}?", "Is the time {t}?", "Do the hands show {t}?",
-               "Does the picture show the time {t}?")
+ASK_TIME = (
+    "What time does the clock show?",
+    "What time is it?",
+    "What is the time on the clock?",
+    "Which time do the hands show?",
+    "Tell the time.",
+)
+ASK_IF_TIME = (
+    "Does the clock show {t}?",
+    "Is it {t}?",
+    "Is the time {t}?",
+    "Do the hands show {t}?",
+    "Does the picture show the time {t}?",
+)
 DESCRIBE = ("Describe the picture.", "What does the picture show?", "Describe this image.")
 
 
 def ask_colour(part: str) -> tuple[str, ...]:
     """Open questions for a part's colour."""
     be, it = ("are", "they") if part == "hands" else ("is", "it")
-    return (f"What colour {be} the {part}?", f"What color {be} the {part}?", f"Which colour {be} the {part}?",
-            f"The {part}: what colour {be} {it}?")
+    return (
+        f"What colour {be} the {part}?",
+        f"What color {be} the {part}?",
+        f"Which colour {be} the {part}?",
+        f"The {part}: what colour {be} {it}?",
+    )
 
 
 def ask_if(clock: Clock, attribute: str) -> tuple[str, ...]:
@@ -157,13 +174,17 @@ def questions(clock: Clock, rng: Random) -> list[Question]:
 
 # Instructions --------------------------------------------------------------------------------------------------------
 
+
 def spoken(minutes: int, rng: Random) -> str:
     """A time as people write or say it."""
     hour, minute = divmod(minutes % 720, 60)
     this, following = hour or 12, (hour + 1) % 12 or 12
     word = (lambda n: NUMBER_WORDS[n]) if rng.random() < 0.7 else str
-    forms = [f"{this}:{minute:02d}"] * 3 + [f"{this}.{minute:02d}", f"exactly {this}:{minute:02d}",
-                                            f"{this}:{minute:02d} {rng.choice(('am', 'pm'))}"]
+    forms = [f"{this}:{minute:02d}"] * 3 + [
+        f"{this}.{minute:02d}",
+        f"exactly {this}:{minute:02d}",
+        f"{this}:{minute:02d} {rng.choice(('am', 'pm'))}",
+    ]
     if minute == 0:
         forms += [f"{word(this)} o'clock"] * 3
     if minute == 0 and this == 12:
@@ -190,20 +211,38 @@ def spoken(minutes: int, rng: Random) -> str:
 def time_order(minutes: int, rng: Random) -> str:
     """An order to show an absolute time."""
     t = spoken(minutes, rng)
-    return rng.choice((
-        f"set it to {t}", f"set the clock to {t}", f"make it {t}", f"change the time to {t}", f"make the clock show {t}",
-        f"the time should be {t}", f"turn the hands to {t}", f"move the hands to {t}", f"it should say {t}",
-        f"let it be {t}", f"show {t}", f"I want it to show {t}", f"set the time to {t}", f"make it read {t}",
-        f"put the hands at {t}", f"an analog clock showing exactly {t}",
-    ))
+    return rng.choice(
+        (
+            f"set it to {t}",
+            f"set the clock to {t}",
+            f"make it {t}",
+            f"change the time to {t}",
+            f"make the clock show {t}",
+            f"the time should be {t}",
+            f"turn the hands to {t}",
+            f"move the hands to {t}",
+            f"it should say {t}",
+            f"let it be {t}",
+            f"show {t}",
+            f"I want it to show {t}",
+            f"set the time to {t}",
+            f"make it read {t}",
+            f"put the hands at {t}",
+            f"an analog clock showing exactly {t}",
+        )
+    )
 
 
 def shift_order(rng: Random) -> tuple[int, str]:
     """A shift of the time in minutes and an order for it."""
     minutes = rng.choice((5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60, 60, 90, 120, 180, 240, 300, 360))
     hours = minutes // 60
-    amounts = {15: ["a quarter of an hour", "15 minutes", "fifteen minutes"], 30: ["half an hour", "30 minutes"],
-               60: ["one hour", "an hour", "1 hour", "60 minutes"], 90: ["an hour and a half", "90 minutes"]}
+    amounts = {
+        15: ["a quarter of an hour", "15 minutes", "fifteen minutes"],
+        30: ["half an hour", "30 minutes"],
+        60: ["one hour", "an hour", "1 hour", "60 minutes"],
+        90: ["an hour and a half", "90 minutes"],
+    }
     if minutes in amounts:
         amount = rng.choice(amounts[minutes])
     elif minutes >= 120:
@@ -213,11 +252,19 @@ def shift_order(rng: Random) -> tuple[int, str]:
         amount = rng.choice((f"{minutes} minutes", words))
     later = rng.random() < 0.5
     way = ("later", "forward", "ahead") if later else ("earlier", "back", "backwards")
-    order = rng.choice((
-        f"{amount} {way[0]}", f"make it {amount} {way[0]}", f"set it {amount} {way[0]}", f"move the time {way[1]} by {amount}",
-        f"turn the clock {way[1]} by {amount}", f"move the hands {way[1]} {amount}", f"set the clock {way[1]} {amount}",
-        f"show the time {amount} {way[0]}", f"the clock should be {amount} {way[0]}",
-    ))
+    order = rng.choice(
+        (
+            f"{amount} {way[0]}",
+            f"make it {amount} {way[0]}",
+            f"set it {amount} {way[0]}",
+            f"move the time {way[1]} by {amount}",
+            f"turn the clock {way[1]} by {amount}",
+            f"move the hands {way[1]} {amount}",
+            f"set the clock {way[1]} {amount}",
+            f"show the time {amount} {way[0]}",
+            f"the clock should be {amount} {way[0]}",
+        )
+    )
     return (minutes if later else -minutes), order
 
 
@@ -227,44 +274,123 @@ def attribute_order(clock: Clock, attribute: str, rng: Random) -> str:
         c, it = getattr(clock, attribute), attribute
         a = f"{c} hands" if it == "hands" else f"{article(c)} {it}"
         be = "are" if it == "hands" else "is"
-        return rng.choice((
-            f"make the {it} {c}", f"paint the {it} {c}", f"change the {it} to {c}", f"turn the {it} {c}", f"give it {a}",
-            f"I want {a}", f"the {it} should be {c}", f"colour the {it} {c}", f"color the {it} {c}", f"{a}, please",
-            f"recolour the {it} {c}", f"make sure the {it} {be} {c}", f"change the colour of the {it} to {c}",
-        ))
+        return rng.choice(
+            (
+                f"make the {it} {c}",
+                f"paint the {it} {c}",
+                f"change the {it} to {c}",
+                f"turn the {it} {c}",
+                f"give it {a}",
+                f"I want {a}",
+                f"the {it} should be {c}",
+                f"colour the {it} {c}",
+                f"color the {it} {c}",
+                f"{a}, please",
+                f"recolour the {it} {c}",
+                f"make sure the {it} {be} {c}",
+                f"change the colour of the {it} to {c}",
+            )
+        )
     if attribute == "shape":
         s, noun = clock.shape, {"round": "circle", "square": "square", "octagonal": "octagon"}[clock.shape]
-        return rng.choice((
-            f"make it {s}", f"make the clock {s}", f"turn it into {article(s)} clock", f"change the shape to {s}",
-            f"it should be {s}", f"turn the clock into {article(noun)}", f"give it {article(s)} shape",
-            f"I want {article(s)} clock", f"make it {article(noun)}",
-        ))
+        return rng.choice(
+            (
+                f"make it {s}",
+                f"make the clock {s}",
+                f"turn it into {article(s)} clock",
+                f"change the shape to {s}",
+                f"it should be {s}",
+                f"turn the clock into {article(noun)}",
+                f"give it {article(s)} shape",
+                f"I want {article(s)} clock",
+                f"make it {article(noun)}",
+            )
+        )
     if attribute == "marks":
         m = clock.marks
-        return rng.choice((
-            f"use {m}", f"give it {m}", f"put {m} on the face", f"change the marks to {m}", f"mark the hours with {m}",
-            f"replace the marks by {m}", f"I want {m}", f"show {m} on the dial", f"the hours should have {m}",
-        ))
+        return rng.choice(
+            (
+                f"use {m}",
+                f"give it {m}",
+                f"put {m} on the face",
+                f"change the marks to {m}",
+                f"mark the hours with {m}",
+                f"replace the marks by {m}",
+                f"I want {m}",
+                f"show {m} on the dial",
+                f"the hours should have {m}",
+            )
+        )
     if clock.second_hand:
-        return rng.choice(("add a second hand", "give it a second hand", "put in a second hand", "I want a second hand",
-                           "it should have a second hand"))
-    return rng.choice(("remove the second hand", "take away the second hand", "no second hand", "drop the second hand",
-                       "delete the second hand", "make it without a second hand"))
+        return rng.choice(
+            (
+                "add a second hand",
+                "give it a second hand",
+                "put in a second hand",
+                "I want a second hand",
+                "it should have a second hand",
+            )
+        )
+    return rng.choice(
+        (
+            "remove the second hand",
+            "take away the second hand",
+            "no second hand",
+            "drop the second hand",
+            "delete the second hand",
+            "make it without a second hand",
+        )
+    )
 
 
-NOTHING = ("change nothing", "keep the image unchanged", "leave it as it is", "don't change anything",
-           "leave everything as it is", "keep it exactly the same", "do nothing", "no changes, please")
+NOTHING = (
+    "change nothing",
+    "keep the image unchanged",
+    "leave it as it is",
+    "don't change anything",
+    "leave everything as it is",
+    "keep it exactly the same",
+    "do nothing",
+    "no changes, please",
+)
 
-OBJECTS = ("cat dog house car tree bird boat mountain river bridge hat guitar cup table chair sofa lamp horse sheep cow train "
-           "plane bicycle flower rose garden beach moon star robot dragon castle pizza cake apple banana carrot book "
-           "window door man woman child face mask shirt dress shoe street city forest lake sea cloud sky sun snowman "
-           "elephant lion fish whale butterfly candle vase bottle phone computer keyboard camera painting statue "
-           "piano violin drum truck bus taxi ship rocket planet island desert volcano waterfall bear wolf fox owl").split()
-MANNERS = ("watercolour oil painting pencil sketch cartoon anime photograph pixel art impressionism pop art film noir "
-           "charcoal mosaic engraving comic").split()
+OBJECTS = (
+    "cat dog house car tree bird boat mountain river bridge hat guitar cup table chair sofa lamp horse "
+    "sheep cow train plane bicycle flower rose garden beach moon star robot dragon castle pizza cake "
+    "apple banana carrot book window door man woman child face mask shirt dress shoe street city forest "
+    "lake sea cloud sky sun snowman elephant lion fish whale butterfly candle vase bottle phone computer "
+    "keyboard camera painting statue piano violin drum truck bus taxi ship rocket planet island desert "
+    "volcano waterfall bear wolf fox owl"
+).split()
+MANNERS = (
+    "watercolour oil painting pencil sketch cartoon anime photograph pixel art impressionism pop art film "
+    "noir charcoal mosaic engraving comic"
+).split()
 DEEDS = ("smile", "cry", "jump", "dance", "sleep", "run", "fly", "swim", "laugh", "wave", "sing", "wink")
-QUALITIES = ("happy", "sad", "older", "younger", "bigger", "smaller", "taller", "shiny", "transparent", "wooden", "metal",
-             "golden", "furry", "wet", "broken", "rusty", "beautiful", "scary", "modern", "antique", "blurry", "sharp")
+QUALITIES = (
+    "happy",
+    "sad",
+    "older",
+    "younger",
+    "bigger",
+    "smaller",
+    "taller",
+    "shiny",
+    "transparent",
+    "wooden",
+    "metal",
+    "golden",
+    "furry",
+    "wet",
+    "broken",
+    "rusty",
+    "beautiful",
+    "scary",
+    "modern",
+    "antique",
+    "blurry",
+    "sharp",
+)
 SEASONS = ("winter", "summer", "autumn", "spring", "night", "sunset", "rain", "snow", "fog", "a storm", "christmas")
 
 
@@ -273,18 +399,55 @@ def off_topic(rng: Random) -> str:
     o, p = rng.choice(OBJECTS), rng.choice(OBJECTS)
     q, m, d, s = rng.choice(QUALITIES), rng.choice(MANNERS), rng.choice(DEEDS), rng.choice(SEASONS)
     part, c = rng.choice(PARTS), rng.choice(list(COLOURS))
-    return rng.choice((
-        f"add {article(o)}", f"put {article(o)} next to the {p}", f"make the {o} {c}", f"make the {o} {q}",
-        f"remove the {o}", f"replace the {o} with {article(p)}", f"turn the {o} into {article(p)}",
-        f"make it look like {article(m)}", f"in the style of {m}", f"make the {o} {d}", f"let it be {s}", f"make it {s}",
-        f"change the season to {s}", f"make it {q}", f"draw {article(o)}", f"write {o} on the {p}", f"zoom in on the {o}",
-        f"rotate the {o}", f"crop the {o}", f"add {article(c)} {o} in the background", f"make the {part} {q}",
-        f"replace the clock with {article(o)}", f"put {article(o)} on the clock", f"the {o} should be {q}", f"what is {article(o)}?",
-        f"who painted the {o}?", f"tell me about the {o}", f"I like the {o}", f"hello {o}", f"{o} {p} {q}", f"make the {part} like {article(o)}",
-        f"give the {o} {c} {p}s", f"add a second clock beside the {o}", f"set the {o} to {s}", "hello", "make it nicer",
-        "upscale the image", "turn the clock upside down", "add an alarm bell", "make the hands longer", "make the clock bigger",
-        f"make the {part} {c} and add {article(o)}", f"set it to {rng.randint(13, 99)} {o}s", f"fix the {o}", f"swap the {o} and the {p}",
-    ))
+    return rng.choice(
+        (
+            f"add {article(o)}",
+            f"put {article(o)} next to the {p}",
+            f"make the {o} {c}",
+            f"make the {o} {q}",
+            f"remove the {o}",
+            f"replace the {o} with {article(p)}",
+            f"turn the {o} into {article(p)}",
+            f"make it look like {article(m)}",
+            f"in the style of {m}",
+            f"make the {o} {d}",
+            f"let it be {s}",
+            f"make it {s}",
+            f"change the season to {s}",
+            f"make it {q}",
+            f"draw {article(o)}",
+            f"write {o} on the {p}",
+            f"zoom in on the {o}",
+            f"rotate the {o}",
+            f"crop the {o}",
+            f"add {article(c)} {o} in the background",
+            f"make the {part} {q}",
+            f"replace the clock with {article(o)}",
+            f"put {article(o)} on the clock",
+            f"the {o} should be {q}",
+            f"what is {article(o)}?",
+            f"who painted the {o}?",
+            f"tell me about the {o}",
+            f"I like the {o}",
+            f"hello {o}",
+            f"{o} {p} {q}",
+            f"make the {part} like {article(o)}",
+            f"give the {o} {c} {p}s",
+            f"add a second clock beside the {o}",
+            f"set the {o} to {s}",
+            "hello",
+            "make it nicer",
+            "upscale the image",
+            "turn the clock upside down",
+            "add an alarm bell",
+            "make the hands longer",
+            "make the clock bigger",
+            f"make the {part} {c} and add {article(o)}",
+            f"set it to {rng.randint(13, 99)} {o}s",
+            f"fix the {o}",
+            f"swap the {o} and the {p}",
+        )
+    )
 
 
 def _changed(clock: Clock, attribute: str, rng: Random) -> Clock | None:
@@ -305,12 +468,14 @@ def _checks(clock: Clock, attributes: tuple[str, ...]) -> list[dict[str, object]
 def plan(source: Clock, target: Clock, changed: tuple[str, ...]) -> str:
     """The perfect plan as JSON text, in the layout of `rewards.base.Plan`."""
     kept = [attribute for attribute in ("time", *ATTRIBUTES) if attribute not in changed]
-    return json.dumps({
-        "source": description(source),
-        "checks": _checks(target, changed or ("time",)),
-        "caption": caption(target),
-        "keep": [phrase(target, attribute) for attribute in kept],
-    })
+    return json.dumps(
+        {
+            "source": description(source),
+            "checks": _checks(target, changed or ("time",)),
+            "caption": caption(target),
+            "keep": [phrase(target, attribute) for attribute in kept],
+        }
+    )
 
 
 REFUSAL = json.dumps({"refuse": "This is not about the looks or the time of the clock."})
@@ -355,8 +520,11 @@ def request(clock: Clock, rng: Random, kind: str | None = None) -> Request:
             orders.append(order)
         if all(not order.endswith("please") for order in orders) or count == 1:
             break
-    joined = orders[0] if count == 1 else rng.choice((" and ", ", and ", ", then ")).join(
-        [", ".join(orders[:-1]), orders[-1]])
+    joined = (
+        orders[0]
+        if count == 1
+        else rng.choice((" and ", ", and ", ", then ")).join([", ".join(orders[:-1]), orders[-1]])
+    )
     order_of = ("time", *ATTRIBUTES)
     changed = tuple(sorted(("time" if a == "relative" else a for a in wanted), key=order_of.index))
     changes = tuple((a, target.minutes if a == "time" else getattr(target, a.replace(" ", "_"))) for a in changed)
@@ -366,6 +534,7 @@ def request(clock: Clock, rng: Random, kind: str | None = None) -> Request:
 def apply(clock: Clock, wanted: Request) -> Clock:
     """The clock after the edit; its render is the perfect answer."""
     for attribute, new in wanted.changes:
-        clock = with_time(clock, int(new)) if attribute == "time" else replace(
-            clock, **{attribute.replace(" ", "_"): new})
+        clock = (
+            with_time(clock, int(new)) if attribute == "time" else replace(clock, **{attribute.replace(" ", "_"): new})
+        )
     return clock

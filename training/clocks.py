@@ -15,9 +15,17 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 COLOURS: dict[str, tuple[int, int, int]] = {
-    "red": (208, 38, 44), "orange": (243, 138, 28), "yellow": (246, 218, 62), "green": (42, 150, 68),
-    "blue": (42, 84, 205), "purple": (126, 58, 168), "pink": (247, 156, 190), "brown": (122, 74, 42),
-    "black": (26, 26, 30), "white": (246, 245, 241), "grey": (138, 141, 146),
+    "red": (208, 38, 44),
+    "orange": (243, 138, 28),
+    "yellow": (246, 218, 62),
+    "green": (42, 150, 68),
+    "blue": (42, 84, 205),
+    "purple": (126, 58, 168),
+    "pink": (247, 156, 190),
+    "brown": (122, 74, 42),
+    "black": (26, 26, 30),
+    "white": (246, 245, 241),
+    "grey": (138, 141, 146),
 }
 SHAPES = ("round", "square", "octagonal")
 MARKS = ("ticks", "dots", "Arabic numerals", "Roman numerals")
@@ -114,17 +122,29 @@ def sample(seed: int) -> Clock:
     radius = rng.uniform(0.33, 0.43)
     room = min(0.06, 0.47 - radius)
     return Clock(
-        hour=minutes // 60, minute=minutes % 60, shape=rng.choice(SHAPES), rim=rim, face=face, hands=hands,
-        background=background, marks=rng.choice(MARKS), second_hand=rng.random() < 0.5,
-        x=0.5 + rng.uniform(-room, room), y=0.5 + rng.uniform(-room, room), radius=radius,
+        hour=minutes // 60,
+        minute=minutes % 60,
+        shape=rng.choice(SHAPES),
+        rim=rim,
+        face=face,
+        hands=hands,
+        background=background,
+        marks=rng.choice(MARKS),
+        second_hand=rng.random() < 0.5,
+        x=0.5 + rng.uniform(-room, room),
+        y=0.5 + rng.uniform(-room, room),
+        radius=radius,
         rim_width=rng.uniform(0.08, 0.17),
         hour_hand=(rng.uniform(0.48, 0.56), rng.uniform(0.10, 0.14)),
         minute_hand=(rng.uniform(0.80, 0.92), rng.uniform(0.06, 0.09)),
-        tail=rng.choice((0.0, rng.uniform(0.08, 0.16))), second=rng.randrange(60),
+        tail=rng.choice((0.0, rng.uniform(0.08, 0.16))),
+        second=rng.randrange(60),
         tint=tuple(tuple(rng.randint(-7, 7) for _ in range(3)) for _ in PARTS),
         light=(rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.16)),
         shadow=(rng.uniform(-0.02, 0.02), rng.uniform(0.0, 0.03), rng.choice((0.0, rng.uniform(0.15, 0.4)))),
-        blur=rng.choice((0.0, rng.uniform(0.0, 0.6))), grain=rng.choice((0.0, rng.uniform(0.0, 0.012))), seed=seed,
+        blur=rng.choice((0.0, rng.uniform(0.0, 0.6))),
+        grain=rng.choice((0.0, rng.uniform(0.0, 0.012))),
+        seed=seed,
     )
 
 
@@ -158,13 +178,17 @@ def _fill(draw: ImageDraw.ImageDraw, shape: str, x: float, y: float, radius: flo
         draw.polygon(corners, fill=colour)
 
 
-def hand_corners(x: float, y: float, angle: float, length: float, width: float, tail: float) -> list[tuple[float, float]]:
+def hand_corners(
+    x: float, y: float, angle: float, length: float, width: float, tail: float
+) -> list[tuple[float, float]]:
     """Corners of a hand: broad at the centre, three fifths as broad at the tip."""
     dx, dy = math.sin(angle), -math.cos(angle)
     half, tip = width / 2, width * 0.3
     return [
-        (x - tail * dx - half * dy, y - tail * dy + half * dx), (x + length * dx - tip * dy, y + length * dy + tip * dx),
-        (x + length * dx + tip * dy, y + length * dy - tip * dx), (x - tail * dx + half * dy, y - tail * dy - half * dx),
+        (x - tail * dx - half * dy, y - tail * dy + half * dx),
+        (x + length * dx - tip * dy, y + length * dy + tip * dx),
+        (x + length * dx + tip * dy, y + length * dy - tip * dx),
+        (x - tail * dx + half * dy, y - tail * dy - half * dx),
     ]
 
 
@@ -185,8 +209,11 @@ def _draw_marks(canvas: Image.Image, draw: ImageDraw.ImageDraw, clock: Clock, x:
         dx, dy = math.sin(angle), -math.cos(angle)
         if clock.marks == "ticks":
             inner, width = (0.80, 0.055) if k % 3 == 0 else (0.86, 0.035)
-            draw.line((x + inner * dial * dx, y + inner * dial * dy, x + 0.96 * dial * dx, y + 0.96 * dial * dy),
-                      fill=colour, width=max(1, round(width * dial)))
+            draw.line(
+                (x + inner * dial * dx, y + inner * dial * dy, x + 0.96 * dial * dx, y + 0.96 * dial * dy),
+                fill=colour,
+                width=max(1, round(width * dial)),
+            )
         elif clock.marks == "dots":
             size = (0.055 if k % 3 == 0 else 0.036) * dial
             cx, cy = x + 0.88 * dial * dx, y + 0.88 * dial * dy
@@ -201,8 +228,10 @@ def _draw_marks(canvas: Image.Image, draw: ImageDraw.ImageDraw, clock: Clock, x:
 
 def _draw_clock(clock: Clock, side: int) -> Image.Image:
     """The clock alone, RGBA, side x side."""
-    colours = {part: tuple(min(255, max(0, c + d)) for c, d in zip(COLOURS[getattr(clock, part)], shift, strict=True))
-               for part, shift in zip(PARTS, clock.tint, strict=True)}
+    colours = {
+        part: tuple(min(255, max(0, c + d)) for c, d in zip(COLOURS[getattr(clock, part)], shift, strict=True))
+        for part, shift in zip(PARTS, clock.tint, strict=True)
+    }
     canvas = Image.new("RGBA", (side, side), (*colours["rim"], 0))
     draw = ImageDraw.Draw(canvas)
     x, y, radius, dial = clock.x * side, clock.y * side, clock.radius * side, clock.dial * side
@@ -231,8 +260,14 @@ def render(clock: Clock, size: int = 128) -> Image.Image:
     dx, dy, dark = clock.shadow
     if dark:
         shade = Image.new("L", (size, size), 0)
-        _fill(ImageDraw.Draw(shade), clock.shape, (clock.x + dx) * size, (clock.y + dy) * size, clock.radius * size,
-              round(255 * dark))
+        _fill(
+            ImageDraw.Draw(shade),
+            clock.shape,
+            (clock.x + dx) * size,
+            (clock.y + dy) * size,
+            clock.radius * size,
+            round(255 * dark),
+        )
         picture.paste((0, 0, 0), (0, 0), shade.filter(ImageFilter.GaussianBlur(0.02 * size)))
     picture.paste(clear, (0, 0), clear)
     if clock.blur:

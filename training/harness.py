@@ -6,7 +6,6 @@ run that was stopped and resumed sees the same batches as one that was not.
 
 from __future__ import annotations
 
-import ctypes
 import math
 import time
 from collections.abc import Iterable
@@ -16,17 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-
-def tune_allocator(threads: int) -> None:
-    """Use so many threads, and tell glibc to keep freed memory: page faults are most of a small training's time."""
-    torch.set_num_threads(threads)
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        trim_threshold, top_pad, mmap_threshold = -1, -2, -3
-        libc.mallopt(mmap_threshold, 1 << 30)
-        libc.mallopt(trim_threshold, (1 << 31) - 1)
-        libc.mallopt(top_pad, 1 << 28)
 
 
 def rate(progress: float, warmup: float = 0.02, floor: float = 0.02) -> float:
@@ -101,8 +89,12 @@ class Run:
         now = time.monotonic()
         self.seconds, self.started = self.seconds + now - self.started, now
         state: dict[str, Any] = {
-            "modules": self.modules.state_dict(), "average": self.average, "step": self.step, "images": self.images,
-            "seconds": self.seconds, "optimizers": [o.state_dict() for o in self.optimizers],
+            "modules": self.modules.state_dict(),
+            "average": self.average,
+            "step": self.step,
+            "images": self.images,
+            "seconds": self.seconds,
+            "optimizers": [o.state_dict() for o in self.optimizers],
         }
         partial = self.path.with_suffix(".partial")
         torch.save(state, partial)

@@ -13,10 +13,11 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
+from editor.runtime import prepare
 from training import clocks
 from training.data import RUNS, Pictures
 from training.flow_folder import new_vae
-from training.harness import Run, mean, tune_allocator
+from training.harness import Run, mean
 from training.world import TEST
 
 BATCH = 16
@@ -60,7 +61,11 @@ def train(total: int, lr: float) -> AutoencoderTiny:
     torch.manual_seed(0)
     vae = new_vae(encoder_blocks=(0, 1, 3, 4), decoder_blocks=(4, 4, 1, 0)).to(memory_format=torch.channels_last)
     modules = nn.ModuleDict({"vae": vae})
-    run = Run(RUNS / "autoencoder", modules, [torch.optim.AdamW(vae.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=1e-4)])
+    run = Run(
+        RUNS / "autoencoder",
+        modules,
+        [torch.optim.AdamW(vae.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=1e-4)],
+    )
     pictures, recent = Pictures(), []
     while run.images < total:
         generator = run.generator()
@@ -71,7 +76,9 @@ def train(total: int, lr: float) -> AutoencoderTiny:
         recent.append(float(squared.detach()))
         if run.step % 250 == 0:
             run.save()
-            print(f"{run.images} images, {run.seconds:.0f} s, train {-10 * np.log10(mean(recent) / 4):.2f} dB", flush=True)
+            print(
+                f"{run.images} images, {run.seconds:.0f} s, train {-10 * np.log10(mean(recent) / 4):.2f} dB", flush=True
+            )
             recent.clear()
     run.save()
     run.averaged()
@@ -84,7 +91,7 @@ if __name__ == "__main__":
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    tune_allocator(arguments.threads)
+    prepare(arguments.threads)
     trained = train(arguments.images, arguments.lr)
     trained.save_pretrained(RUNS / "autoencoder" / "vae")
     print(f"unseen: {psnr(trained, unseen(200)):.2f} dB")

@@ -9,7 +9,6 @@ are the autoencoder's reconstructions, since those are what the search shows it.
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from editor.runtime import prepare
 from rewards.plan import STUDIO
 from rewards.preprocess import pixel_patches
 from rewards.prompt import Question
@@ -27,17 +27,28 @@ from rewards.vlm import VLM
 from training import clock_language as language
 from training import clocks
 from training.data import RUNS, Pictures
-from training.harness import Run, mean, optimizers, tune_allocator
+from training.harness import Run, mean, optimizers
 from training.vlm_folder import new_model, new_processor, new_tokenizer
 from training.world import TRAIN
 
 FOLDER = RUNS / "vlm"
-ATTRIBUTES = {"hour": 12, "tens": 6, "minute": 60, "rim": 11, "face": 11, "hands": 11, "background": 11, "shape": 3,
-              "marks": 4, "second_hand": 2}
+ATTRIBUTES = {
+    "hour": 12,
+    "tens": 6,
+    "minute": 60,
+    "rim": 11,
+    "face": 11,
+    "hands": 11,
+    "background": 11,
+    "shape": 3,
+    "marks": 4,
+    "second_hand": 2,
+}
 """What the heads of the first stage name, with the number of values."""
 
 
 # Pictures ------------------------------------------------------------------------------------------------------------
+
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     """Shift, scale, blur, contrast and noise for images (B, 3, H, W) in [0, 1]; nothing that changes an answer."""
@@ -84,13 +95,25 @@ class Source:
 
 # Stage one: to see ---------------------------------------------------------------------------------------------------
 
+
 def labels(scenes: list[clocks.Clock]) -> dict[str, Tensor]:
     """The index of every attribute's value, (B,) each."""
     names, rows = list(clocks.COLOURS), []
     for c in scenes:
-        rows.append([c.hour, c.minute // 10, c.minute, names.index(c.rim), names.index(c.face), names.index(c.hands),
-                     names.index(c.background), clocks.SHAPES.index(c.shape), clocks.MARKS.index(c.marks),
-                     int(c.second_hand)])
+        rows.append(
+            [
+                c.hour,
+                c.minute // 10,
+                c.minute,
+                names.index(c.rim),
+                names.index(c.face),
+                names.index(c.hands),
+                names.index(c.background),
+                clocks.SHAPES.index(c.shape),
+                clocks.MARKS.index(c.marks),
+                int(c.second_hand),
+            ]
+        )
     return dict(zip(ATTRIBUTES, torch.tensor(rows).T, strict=True))
 
 
@@ -150,6 +173,7 @@ def learn_to_see(vlm: VLM, total: int, batch: int, lr: float) -> None:
 
 # Stage two: to speak -------------------------------------------------------------------------------------------------
 
+
 def corpus(count: int = 6000) -> Iterator[str]:
     """Text for the tokenizer: what the world says, plans included."""
     for seed in range(count):
@@ -165,7 +189,8 @@ def row(clock: clocks.Clock, rng: Random, broken: bool) -> list[Question]:
     asked = language.questions(clock, rng)
     if broken:
         return [Question(*language_no(q)) for q in rng.sample(asked[-4:], 4)] + [
-            Question(*language_no(language.yes_no(clock, a, rng))) for a in rng.sample(language.ATTRIBUTES, 3)]
+            Question(*language_no(language.yes_no(clock, a, rng))) for a in rng.sample(language.ATTRIBUTES, 3)
+        ]
     time, rest = [q for q in asked if ":" in q.text + q.answer][1:], asked
     chosen = rng.sample(time, 3) + rng.sample(rest, 3)
     found = [Question(q.text, q.answer) for q in chosen]
@@ -249,7 +274,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=FOLDER / "model")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    tune_allocator(arguments.threads)
+    prepare(arguments.threads)
     model = build()
     learn_to_see(model, arguments.see, batch=64, lr=1.5e-3)
     learn_to_speak(model, arguments.speak, batch=32, lr=1.5e-3)

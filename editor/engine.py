@@ -1,0 +1,259 @@
+"""The engine: an EditRequest in, a generator of EditUpdate out. Page, command line and tests use this one road.
+
+A run is a pure function of the request and the profile's weights. It never holds grad mode across a yield.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from threading import Event
+
+import torch
+from PIL import Image
+
+from editor import images
+from editor.baselines import METHODS
+from editor.inversion import RoundTrip, roundtrip
+from editor.judge import Judge
+from editor.models import Models, load_profile
+from editor.profiles import Profile
+from editor.types import (
+    MAX_INSTRUCTION,
+    Candidate,
+    CheckResult,
+    Cost,
+    EditError,
+    EditRequest,
+    EditUpdate,
+    Images,
+    Latents,
+    Plan,
+    SearchSettings,
+    Step,
+)
+from rewards.plan import TEMPLATES, Refused, plan
+from rewards.vlm import Calls
+
+EFFORTS: Mapping[str, SearchSettings] = {
+    "fast": SearchSettings(particles=4, steps=6, corrections=1),
+    "balanced": SearchSettings(particles=8, steps=8, corrections=1),
+    "thorough": SearchSettings(particles=12, steps=12, corrections=2),
+}
+"""Presets of the page and the command line, by name."""
+INVERSION_STEPS = 8
+LOOK_ONLY = "The profile {} has no flow map of two times, so exact sampling is impossible: choose fmtt or best-of-n."
+
+
+@dataclass(frozen=True)
+class Inverted:
+    """A source as the models see it, carried back to t0."""
+
+    square: Images
+    """(1, 3, S, S): the source in the model's square."""
+    placement: images.Placement
+    latents: Latents
+    """The autoencoder's code of it."""
+    before: Images
+    """The autoencoder's own reconstruction: edits are measured from here."""
+    trip: RoundTrip
+    back: Images
+    """The round trip as an image: what would remain if the reward asked for nothing."""
+
+    @property
+    def psnr(self) -> float:
+        """dB of the round trip against the source, at the model's size."""
+        return images.psnr(self.back, self.square)
+
+    @property
+    def inversion_psnr(self) -> float:
+        """dB of the round trip against the autoencoder's reconstruction: the inversion's own error."""
+        return images.psnr(self.back, self.before)
+
+
+class Editor:
+    """Edits pictures with the models of one profile. Several threads may share it; they should not run at once."""
+
+    def __init__(self, models: Models) -> None:
+        self.models = models
+        self.efforts = EFFORTS
+
+    @classmethod
+    def load(cls, name: str = "studio") -> Editor:
+        """The editor of a profile; its models are read when they are first used. Raises EditError."""
+        return cls(load_profile(name))
+
+    @property
+    def profile(self) -> Profile:
+        return self.models.profile
+
+    def plan(self, image: Image.Image, instruction: str) -> Plan:
+        """What the VLM makes of an instruction. Raises EditError when it is empty, too long or out of its language."""
+        return self._plan(image, instruction, Calls())
+
+    def _plan(self, image: Image.Image, instruction: str, calls: Calls) -> Plan:
+        check_instruction(instruction)
+        square = images.to_unit(images.fit(image, self.profile.size)[0])[0]
+        try:
+            return plan(self.models.vlm, square, instruction, TEMPLATES[self.profile.plan_template], calls)
+        except Refused as error:
+            raise EditError(f"{error}{self._other_profile()}") from error
+        except ValueError as error:
+            raise EditError(str(error)) from error
+
+    def invert(self, image: Image.Image, start: float, prompt: str = "") -> Inverted:
+        """Encode a picture and carry it back to time `start` and forth again with the reward off."""
+        square, placement = images.fit(image, self.profile.size)
+        return self._invert(images.to_unit(square), placement, start, prompt)
+
+    @torch.no_grad()
+    def _invert(self, square: Images, placement: images.Placement, start: float, prompt: str) -> Inverted:
+        codec = self.models.codec
+        latents = codec.encode(square)
+        trip = roundtrip(self.models.condition(prompt), latents, start, INVERSION_STEPS)
+        return Inverted(square, placement, latents, codec.render(latents), trip, codec.render(trip.back))
+
+    def edit(self, request: EditRequest, stop: Event | None = None) -> Iterator[EditUpdate]:
+        """Run an edit: updates as it goes, the last with `done`. `stop` ends it within a step with the best so far.
+
+        Raises EditError with a sentence for what a person can put right; when a GPU's memory runs out, the next tighter
+        memory plan is tried once.
+        """
+        try:
+            yield from self._edit(request, stop or Event())
+        except torch.OutOfMemoryError:
+            self.models.tighten()
+            yield from self._edit(request, stop or Event())
+
+    def _edit(self, request: EditRequest, stop: Event) -> Iterator[EditUpdate]:
+        started, calls = time.monotonic(), Calls()
+        self._check(request)
+        wanted = request.plan or self._plan(request.image, request.instruction, calls)
+        update = EditUpdate(stage="plan", message="Planned the checks", plan=wanted)
+        yield update
+        settings = request.settings
+        inverted = self.invert(request.image, settings.start, wanted.source)
+        update = replace(
+            update, stage="invert", message="Carried the picture back to where the edit starts",
+            roundtrip=images.unfit(inverted.back[0], inverted.placement, request.image), roundtrip_psnr=inverted.psnr,
+            cost=Cost(nfe=inverted.trip.nfe, decodes=2, vlm_calls=calls.count, seconds=time.monotonic() - started),
+        )  # fmt: skip
+        yield update
+        self._check_representable(inverted)
+        judge = Judge.of(self.models, wanted, inverted.latents, inverted.before, request.mask, settings, calls)
+        yield from self._search(request, stop, _Progress(request, inverted, judge, update, started))
+
+    def _search(self, request: EditRequest, stop: Event, progress: _Progress) -> Iterator[EditUpdate]:
+        settings = request.settings
+        flow = self.models.condition(progress.update.plan.caption)
+        start = progress.inverted.trip.x.expand(settings.particles, -1, -1, -1).clone()
+        try:
+            for step in METHODS[settings.method](flow, progress.judge, start, settings):
+                yield progress.after(step)
+                if stop.is_set():
+                    break
+        except ValueError as error:
+            raise EditError(str(error)) from error
+        yield progress.finished(stopped=stop.is_set())
+
+    def score(self, image: Image.Image, questions: list[str]) -> list[float]:
+        """Log-odds of yes for each question about a picture."""
+        square = images.to_unit(images.fit(image, self.profile.size)[0])
+        try:
+            with torch.no_grad():
+                return self.models.vlm.log_odds(square, questions)[0].tolist()
+        except ValueError as error:
+            raise EditError(str(error)) from error
+
+    def _check(self, request: EditRequest) -> None:
+        if request.plan is None:
+            check_instruction(request.instruction)
+        elif len(request.instruction) > MAX_INSTRUCTION:
+            raise EditError(f"The instruction is too long: use at most {MAX_INSTRUCTION} characters.")
+        if request.mask is not None and request.mask.size != request.image.size:
+            raise EditError("The mask must have the size of the picture: paint it again.")
+        if request.settings.method not in METHODS:
+            raise EditError(f"There is no method {request.settings.method!r}: choose one of {', '.join(METHODS)}.")
+        if request.settings.method == "fmtt-sampling" and not self.profile.two_time:
+            raise EditError(LOOK_ONLY.format(self.profile.name))
+
+    def _check_representable(self, inverted: Inverted) -> None:
+        if inverted.psnr < self.profile.least_psnr:
+            raise EditError(
+                f"The profile {self.profile.name} cannot represent this picture: its round trip comes back with "
+                f"{inverted.psnr:.1f} dB, and {self.profile.least_psnr:.0f} are needed.{self._other_profile()}"
+            )
+
+    def _other_profile(self) -> str:
+        return " Start the app with --profile flux for pictures of anything." if self.profile.name == "studio" else ""
+
+
+def check_instruction(instruction: str) -> None:
+    """Raises EditError unless there is an instruction of a sensible length."""
+    if not instruction.strip():
+        raise EditError("Say in one sentence what should change, for instance: set it to 4:45.")
+    if len(instruction) > MAX_INSTRUCTION:
+        raise EditError(f"The instruction is too long: use at most {MAX_INSTRUCTION} characters.")
+
+
+@dataclass
+class _Progress:
+    """A search as the user sees it: the history of rewards and the best landing so far."""
+
+    request: EditRequest
+    inverted: Inverted
+    judge: Judge
+    update: EditUpdate
+    started: float
+    ancestry: tuple[int, ...] = ()
+    finals: list[tuple[float, torch.Tensor, tuple[float, ...], int]] = field(default_factory=list)
+    best: tuple[float, torch.Tensor, tuple[float, ...], int] | None = None
+
+    def after(self, step: Step) -> EditUpdate:
+        """The update that tells of a step."""
+        rewards = tuple(step.scored.reward.tolist())
+        landed = [
+            (reward, image, tuple(checks), ancestor)
+            for reward, image, checks, ancestor in zip(
+                rewards, step.scored.images, step.scored.checks.tolist(), step.ancestry, strict=True
+            )
+        ]
+        self.finals = landed
+        top = max(landed, key=lambda entry: entry[0])
+        if self.best is None or top[0] > self.best[0]:
+            self.best = top
+        self.update = replace(
+            self.update, stage="search", message=f"Step {step.index} of {step.total}", step=step.index,
+            steps=step.total, t=step.t, previews=tuple(images.to_pil(image) for image in step.scored.images),
+            scores=rewards, history=(*self.update.history, rewards), parents=(*self.update.parents, step.parents),
+            best=self._compose(self.best[1]), score=self.best[0], source_score=self.judge.source.reward,
+            cost=Cost(nfe=self.inverted.trip.nfe + step.nfe, decodes=2 + self.judge.decodes,
+                      vlm_calls=self.judge.calls.count, seconds=time.monotonic() - self.started),
+            diagnostics=step.diagnostics,
+        )  # fmt: skip
+        return self.update
+
+    def finished(self, stopped: bool) -> EditUpdate:
+        """The last update: the candidates, best first. An earlier landing that scored best of all is among them."""
+        ranked = sorted(self.finals, key=lambda entry: -entry[0])
+        if self.best[0] > ranked[0][0]:
+            ranked.insert(0, self.best)
+        plan, checks = self.update.plan, ranked[0][2]
+        pairs = zip(plan.checks, self.judge.source.checks, islice(checks, len(plan.checks)), strict=False)
+        candidates = tuple(
+            Candidate(image=self._compose(image), score=score, checks=kept[: len(plan.checks)], ancestor=ancestor)
+            for score, image, kept, ancestor in ranked
+        )
+        return replace(
+            self.update, stage="done", message="Stopped: this is the best so far" if stopped else "Done",
+            best=candidates[0].image, score=candidates[0].score, candidates=candidates, stopped=stopped,
+            checks=tuple(CheckResult(*pair) for pair in pairs),
+            cost=replace(self.update.cost, seconds=time.monotonic() - self.started),
+        )  # fmt: skip
+
+    def _compose(self, image: torch.Tensor) -> Image.Image:
+        return images.composite(
+            self.request.image, self.inverted.before[0], image, self.inverted.placement, self.request.mask
+        )

@@ -1,0 +1,82 @@
+"""The score of a search: clean latents -> decoded once -> checks, what must stay, closeness to the source.
+
+One decode serves the preview, the score and the gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from editor import images
+from editor.adapters import LatentCodec
+from editor.models import Models
+from editor.types import Images, Latents, Plan, Scored, SearchSettings
+from rewards.checks import CheckReward
+from rewards.plan import keep_checks
+from rewards.preserve import Preserve, outside
+from rewards.vlm import Calls
+
+
+class Opinion(NamedTuple):
+    """What the judge says of one image."""
+
+    reward: float
+    checks: tuple[float, ...]
+    """Probability of each check in [0, 1]: the plan's, then those of what must stay."""
+
+
+@dataclass
+class Judge:
+    """A `Score` of one run; counts what it decodes."""
+
+    codec: LatentCodec
+    checks: CheckReward
+    preserve: Preserve
+    weight: float
+    """Of closeness to the source beside the checks."""
+    latents: Latents
+    """Of the source (1, C, h, w): what stays outside the mask."""
+    mask: Tensor | None
+    """(1, 1, h, w) in [0, 1], 1 where the edit may act; None for everywhere."""
+    calls: Calls
+    decodes: int = 0
+    source: Opinion = field(init=False)
+    """The source itself, as the autoencoder shows it."""
+
+    @classmethod
+    def of(cls, models: Models, plan: Plan, latents: Latents, before: Images, mask: Image.Image | None,
+           settings: SearchSettings, calls: Calls) -> Judge:  # fmt: skip
+        """The judge of a plan for a source with these latents and this reconstruction."""
+        asked = CheckReward(models.vlm, plan.checks + keep_checks(plan), settings.jitters, settings.seed, calls)
+        small = weight = None
+        if mask is not None:
+            square = images.to_unit(images.fit(mask, before.shape[-1])[0])[:, :1]
+            small = F.interpolate(square, size=latents.shape[-2:], mode="area")
+            weight = outside(square, before.shape[-2:]).clamp(min=1e-3)
+        judge = cls(models.codec, asked, Preserve(before, weight=weight), settings.preserve, latents, small, calls)
+        judge.source = judge._opinion(before)
+        return judge
+
+    def __call__(self, latents: Latents) -> Scored:
+        if self.mask is not None:
+            mask = self.mask.to(latents)
+            latents = mask * latents + (1 - mask) * self.latents
+        decoded = self.codec.decode(latents)
+        self.decodes += len(decoded)
+        return self._scored(decoded)
+
+    def _scored(self, decoded: Images) -> Scored:
+        found = self.checks.evaluate(decoded)
+        reward = found.reward.to(decoded.device) + self.weight * self.preserve(decoded)
+        return Scored(reward, decoded.detach(), found.probabilities)
+
+    @torch.no_grad()
+    def _opinion(self, image: Images) -> Opinion:
+        scored = self._scored(image)
+        return Opinion(float(scored.reward[0]), tuple(scored.checks[0].tolist()))

@@ -1,0 +1,31 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from editor.engine import Editor
+from editor.models import Models, Place, load_profile
+from editor.profiles import PROFILES
+from tests.tiny_flow import save_tiny_flow
+from tests.tiny_vlm import tiny_qwen25
+
+
+@pytest.fixture(scope="session")
+def tiny_editor(tmp_path_factory: pytest.TempPathFactory) -> Editor:
+    """The real engine over untrained networks of the studio's classes, for 32 px squares of any picture."""
+    folder = tmp_path_factory.mktemp("tiny")
+    save_tiny_flow(folder / "flow")
+    for part in tiny_qwen25():
+        part.save_pretrained(folder / "vlm")
+    profile = replace(PROFILES["studio"], size=32, least_psnr=-100.0)
+    return Editor(Models(profile, Place(folder / "flow", folder / "vlm")))
+
+
+
+@pytest.fixture(scope="session")
+def studio() -> Editor:
+    """The studio as a user gets it."""
+    return Editor(load_profile("studio"))

@@ -1,0 +1,149 @@
+"""The engine's promises, on the real engine over untrained networks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from threading import Event
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from editor import images
+from editor.baselines import planned_nfe
+from editor.engine import INVERSION_STEPS, Editor
+from editor.judge import Judge
+from editor.types import MAX_INSTRUCTION, EditError, EditRequest, SearchSettings
+from rewards.base import Check, Plan
+from rewards.vlm import Calls
+
+PLAN = Plan((Check("Is the rim red?"), Check("What time does the clock show?", "4:45", 2.0)), "a red clock", ("a face",))
+SETTINGS = SearchSettings(particles=3, steps=4, strength=0.6, corrections=0, seed=5)
+
+
+def picture(width: int = 40, height: int = 32) -> Image.Image:
+    ramp = np.linspace(20, 230, width * height * 3).reshape(height, width, 3)
+    return Image.fromarray(ramp.astype(np.uint8))
+
+
+def request(**changes) -> EditRequest:
+    return replace(EditRequest(image=picture(), instruction="make the rim red", plan=PLAN, settings=SETTINGS), **changes)
+
+
+def test_an_edit_goes_from_plan_to_candidates_at_the_size_of_the_source(tiny_editor):
+    updates = list(tiny_editor.edit(request()))
+    assert [u.stage for u in updates] == ["plan", "invert", *["search"] * (len(updates) - 3), "done"]
+    last = updates[-1]
+    assert last.best.size == last.roundtrip.size == (40, 32)
+    assert len(last.candidates) in (3, 4)
+    assert [c.score for c in last.candidates] == sorted((c.score for c in last.candidates), reverse=True)
+    assert [r.check for r in last.checks] == list(PLAN.checks)
+    assert all(0 <= p <= 1 for r in last.checks for p in (r.before, r.after))
+    assert all(len(u.previews) == 3 and u.previews[0].size == (32, 32) for u in updates if u.stage == "search")
+
+
+def test_the_best_so_far_never_falls(tiny_editor):
+    scores = [u.score for u in tiny_editor.edit(request()) if u.score is not None]
+    assert all(b >= a for a, b in zip(scores, scores[1:], strict=False))
+
+
+def test_the_same_request_gives_the_same_bytes(tiny_editor):
+    first, second = (list(tiny_editor.edit(request()))[-1] for _ in range(2))
+    assert first.best.tobytes() == second.best.tobytes()
+    assert first.history == second.history
+    other = list(tiny_editor.edit(request(settings=SETTINGS.but(seed=6))))[-1]
+    assert other.history != first.history
+
+
+def test_stop_ends_within_a_step_and_keeps_the_best(tiny_editor):
+    stop, seen = Event(), []
+    for update in tiny_editor.edit(request(), stop):
+        seen.append(update)
+        if update.stage == "search":
+            stop.set()
+    assert [u.stage for u in seen] == ["plan", "invert", "search", "done"]
+    assert seen[-1].stopped
+    assert seen[-1].score == seen[-2].score
+    assert seen[-1].best.tobytes() == seen[-2].best.tobytes()
+
+
+def test_costs_are_counted(tiny_editor):
+    settings = SETTINGS.but(method="best-of-n")
+    last = list(tiny_editor.edit(request(settings=settings)))[-1]
+    rounds = len(last.history)
+    questions = len(PLAN.checks) + len(PLAN.keep)
+    assert last.cost.decodes == 2 + 3 * rounds
+    assert last.cost.vlm_calls == questions * (1 + 3 * rounds)
+    assert last.cost.nfe == 4 * INVERSION_STEPS + planned_nfe(settings)
+    assert last.cost.seconds > 0
+
+
+def test_outside_the_mask_the_original_stays_bit_for_bit(tiny_editor):
+    mask = Image.new("L", (40, 32), 0)
+    mask.paste(255, (0, 0, 20, 32))
+    last = list(tiny_editor.edit(request(mask=mask)))[-1]
+    before, after = np.asarray(picture()), np.asarray(last.best)
+    assert np.array_equal(before[:, 20:], after[:, 20:])
+    for candidate in last.candidates:
+        assert np.array_equal(before[:, 20:], np.asarray(candidate.image)[:, 20:])
+
+
+def test_alpha_is_kept(tiny_editor):
+    source = picture().convert("RGBA")
+    source.putalpha(77)
+    last = list(tiny_editor.edit(request(image=source)))[-1]
+    assert last.best.mode == "RGBA"
+    assert last.best.getchannel("A").getextrema() == (77, 77)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"instruction": " ", "plan": None}, "one sentence"),
+        ({"instruction": "x" * (MAX_INSTRUCTION + 1)}, "too long"),
+        ({"mask": Image.new("L", (9, 9), 255)}, "size of the picture"),
+        ({"settings": SETTINGS.but(method="magic")}, "no method"),
+    ],
+)
+def test_bad_requests_get_a_sentence(tiny_editor, changes, says):
+    with pytest.raises(EditError, match=says):
+        list(tiny_editor.edit(request(**changes)))
+
+
+def test_a_picture_that_the_models_cannot_represent_is_refused_after_its_round_trip_is_shown(tiny_editor):
+    strict = Editor(replace(tiny_editor.models, profile=replace(tiny_editor.profile, least_psnr=99.0)))
+    updates = strict.edit(request())
+    assert next(updates).stage == "plan"
+    assert next(updates).roundtrip is not None
+    with pytest.raises(EditError, match="cannot represent"):
+        next(updates)
+
+
+def test_an_unreadable_plan_of_the_studio_is_a_refusal_that_names_the_other_profile(tiny_editor):
+    with pytest.raises(EditError, match="--profile flux"):
+        tiny_editor.plan(picture(), "paint a dog")
+
+
+def test_sampling_needs_a_map_of_two_times(tiny_editor):
+    one_end = Editor(replace(tiny_editor.models, profile=replace(tiny_editor.profile, two_time=False)))
+    with pytest.raises(EditError, match="exact sampling"):
+        list(one_end.edit(request(settings=SETTINGS.but(method="fmtt-sampling"))))
+
+
+def test_the_judge_scores_a_batch_as_its_singles_and_its_gradient_stays_inside_the_mask(tiny_editor):
+    source = images.to_unit(images.fit(picture(), 32)[0])
+    codec = tiny_editor.models.codec
+    with torch.no_grad():
+        latents = codec.encode(source)
+        before = codec.render(latents)
+    mask = Image.new("L", (40, 32), 0)
+    mask.paste(255, (0, 0, 20, 32))
+    judge = Judge.of(tiny_editor.models, PLAN, latents, before, mask, SETTINGS, Calls())
+    x = (latents + torch.randn(3, *latents.shape[1:], generator=torch.Generator().manual_seed(1))).requires_grad_()
+    together = judge(x).reward
+    alone = torch.cat([judge(x[i : i + 1]).reward for i in range(3)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    (slope,) = torch.autograd.grad(together.sum(), x)
+    assert slope[..., :2].abs().sum() > 0
+    assert slope[..., 3:].abs().sum() == 0

@@ -1,0 +1,224 @@
+"""Train the studio's flow map: `python -m training.train_flowmap` (encodes the pictures first; resumes by itself).
+
+One network v(x, s, t) for latents of the trained autoencoder, conditioned on captions with dropout. On the diagonal it
+learns the velocity by flow matching; off it, it learns from itself that a jump is two shorter ones (the semigroup law
+X_{u,t}(X_{s,u}(x)) = X_{s,t}(x)), the two being made by the average of its weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+from diffusers import AutoencoderTiny, FluxPipeline, FluxTransformer2DModel
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from editor.runtime import prepare
+from training import clock_language as language
+from training import clocks
+from training.data import RUNS, Pictures
+from training.flow_folder import TextEncoders, new_text_encoders, new_transformer, save_pipeline
+from training.harness import Run, mean, optimizers
+from training.train_autoencoder import to_signed
+from training.world import TRAIN
+
+FOLDER = RUNS / "flowmap"
+SIDE = 16
+"""Of the latents."""
+DROPOUT = 0.1
+"""Share of captions left out."""
+
+
+@torch.no_grad()
+def encode_all(
+    vae: AutoencoderTiny, folder: Path = RUNS / "latents", decoded: Path | None = RUNS / "decoded"
+) -> Tensor:
+    """Latents of every rendered picture, half precision (N, C, 16, 16); once also their reconstructions, for the VLM."""
+    file, pictures = folder / "latents.npy", Pictures()
+    if not file.exists():
+        vae, parts = vae.to(memory_format=torch.channels_last), []
+        for chunk in pictures.chunks:
+            with torch.autocast("cpu", torch.bfloat16):
+                latents = torch.cat(
+                    [vae.encoder(to_signed(np.asarray(chunk[i : i + 50]))) for i in range(0, len(chunk), 50)]
+                )
+                parts.append(latents.half())
+                if decoded is not None and len(parts) <= 20:
+                    images = torch.cat([vae.decoder(part.float()).float() for part in latents.split(50)])
+                    decoded.mkdir(parents=True, exist_ok=True)
+                    pixels = images.add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+                    np.save(decoded / f"{len(parts) - 1:08d}.npy", pixels.numpy())
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(file, torch.cat(parts).numpy())
+    return torch.from_numpy(np.load(file))
+
+
+def scale(vae: AutoencoderTiny, latents: Tensor) -> tuple[float, float]:
+    """(shift, factor) that bring the latents to mean 0 and deviation 1; stored in the autoencoder's config."""
+    sample = latents[:4000].float()
+    shift, factor = float(sample.mean()), float(1 / sample.std())
+    vae.register_to_config(shift_factor=shift, scaling_factor=factor)
+    return shift, factor
+
+
+class FlowNetwork:
+    """The transformer and the text encoders as one function of tensors, in our time."""
+
+    def __init__(self, transformer: FluxTransformer2DModel, text: TextEncoders, compiled: bool) -> None:
+        self.text = text
+        self.modules = nn.ModuleDict({"transformer": transformer, "clip": text.clip, "t5": text.t5})
+        self.call = torch.compile(transformer, dynamic=False) if compiled else transformer
+        self.transformer = transformer
+        self.image_ids = FluxPipeline._prepare_latent_image_ids(1, SIDE // 2, SIDE // 2, "cpu", torch.float32)
+
+    def inputs(self, tokens: Tensor, s: Tensor, t: Tensor, said: tuple[Tensor, Tensor]) -> dict[str, object]:
+        """Keyword arguments of the transformer for packed latents (B, 64, 4 C) between times s and t."""
+        sequence, pooled = said
+        return {
+            "hidden_states": tokens,
+            "timestep": torch.stack([1 - s, 1 - t], -1),
+            "guidance": None,
+            "encoder_hidden_states": sequence,
+            "pooled_projections": pooled,
+            "img_ids": self.image_ids,
+            "txt_ids": torch.zeros(sequence.shape[1], 3),
+            "return_dict": False,
+        }
+
+    def velocity(self, tokens: Tensor, s: Tensor, t: Tensor, said: tuple[Tensor, Tensor]) -> Tensor:
+        """v(x, s, t) from noise to image; the network's own runs the other way."""
+        return -self.call(**self.inputs(tokens, s, t, said))[0].float()
+
+    def teacher(self, average: dict[str, Tensor]) -> object:
+        """`velocity` by the average of the weights."""
+        weights = {
+            name.removeprefix("transformer."): value
+            for name, value in average.items()
+            if name.startswith("transformer.")
+        }
+
+        def velocity(tokens: Tensor, s: Tensor, t: Tensor, said: tuple[Tensor, Tensor]) -> Tensor:
+            return -functional_call(self.transformer, weights, (), self.inputs(tokens, s, t, said))[0].float()
+
+        return velocity
+
+
+def times(count: int, generator: torch.Generator) -> Tensor:
+    """Times for flow matching: logistic-normal around the middle, a fifth of them uniform."""
+    normal = torch.sigmoid(-0.2 + 1.1 * torch.randn(count, generator=generator))
+    uniform = torch.rand(count, generator=generator)
+    return torch.where(torch.rand(count, generator=generator) < 0.2, uniform, normal)
+
+
+def jumps(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """(s, u, t) with s < u < t; half of the jumps end at the image."""
+    s = 0.98 * torch.rand(count, generator=generator)
+    reach = torch.rand(count, generator=generator)
+    t = torch.where(torch.rand(count, generator=generator) < 0.5, torch.ones(count), s + (1 - s) * reach)
+    u = s + (t - s) * (0.25 + 0.5 * torch.rand(count, generator=generator))
+    return s, u, t
+
+
+def loss(
+    network: FlowNetwork,
+    average: dict[str, Tensor],
+    x1: Tensor,
+    ids: tuple[Tensor, Tensor],
+    off: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, float, float]:
+    """Flow matching on all but the last `off` of the batch, self-distillation on those; (loss, each part's error)."""
+    packed = FluxPipeline._pack_latents(x1, *x1.shape)
+    noise = torch.randn(packed.shape, generator=generator)
+    said = network.text.encode(*ids)
+    on = len(x1) - off
+    s = times(len(x1), generator)
+    t, target = s.clone(), packed - noise
+    if off:
+        s[on:], u, t[on:] = jumps(off, generator)
+    x = noise.lerp(packed, s[:, None, None])
+    if off:
+        with torch.no_grad():
+            velocity, told = network.teacher(average), tuple(part[on:].detach() for part in said)
+            first = velocity(x[on:], s[on:], u, told)
+            middle = x[on:] + (u - s[on:])[:, None, None] * first
+            second = velocity(middle, u, t[on:], told)
+            share = ((u - s[on:]) / (t[on:] - s[on:]))[:, None, None]
+            target[on:] = share * first + (1 - share) * second
+    error = (network.velocity(x, s, t, said) - target).square().mean((1, 2))
+    matched, distilled = error[:on].mean(), error[on:].mean() if off else error.new_zeros(())
+    share = off / len(x1)
+    return (1 - share) * matched + share * distilled, float(matched.detach()), float(distilled.detach())
+
+
+def prompt(scene: clocks.Clock, rng: Random) -> str:
+    """A caption; sometimes with a time that has nothing to do with the picture, so that no prompt can set the time."""
+    random_time = f", showing {clocks.clock_time(rng.randrange(720))}" if rng.random() < 0.2 else ""
+    return language.caption(scene, rng) + random_time
+
+
+def train(total: int, batch: int, lr: float, compiled: bool) -> tuple[FlowNetwork, AutoencoderTiny]:
+    """Train until `total` images were seen: a fifth on the diagonal alone, then a quarter of each batch off it."""
+    vae = AutoencoderTiny.from_pretrained(RUNS / "autoencoder" / "vae")
+    latents = encode_all(vae)
+    shift, factor = scale(vae, latents)
+    scenes = [clocks.sample(TRAIN + i) for i in range(len(latents))]
+    torch.manual_seed(0)
+    rng = Random(0)
+    captions = [prompt(scene, rng) for scene in scenes]
+    network = FlowNetwork(new_transformer(channels=latents.shape[1]), new_text_encoders(captions[:8000]), compiled)
+    clip_ids, t5_ids = (
+        torch.cat(part)
+        for part in zip(
+            *(network.text.tokens(captions[i : i + 2000]) for i in range(0, len(captions), 2000)), strict=True
+        )
+    )
+    empty = network.text.tokens([""])
+    run = Run(FOLDER, network.modules, optimizers(network.modules, lr), decay=0.9995)
+    recent = []
+    while run.images < total:
+        generator = run.generator()
+        rows = torch.randint(len(latents), (batch,), generator=generator)
+        silent = torch.rand(batch, generator=generator) < DROPOUT
+        ids = tuple(
+            torch.where(silent[:, None], none, said[rows]) for said, none in zip((clip_ids, t5_ids), empty, strict=True)
+        )
+        x1 = (latents[rows].float() - shift) * factor
+        off = batch // 4 if run.images > total / 5 else 0
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            value, matched, distilled = loss(network, run.average, x1, ids, off, generator)
+        run.advance(value, batch, run.images / total)
+        recent.append((matched, distilled))
+        if run.step % 100 == 0:
+            run.save()
+            a, b = (mean(r[k] for r in recent) for k in (0, 1))
+            print(f"{run.images} images, {run.seconds:.0f} s, flow matching {a:.4f}, jumps {b:.5f}", flush=True)
+            recent.clear()
+            if not math.isfinite(a):
+                raise FloatingPointError(
+                    "The loss is no longer a number: resume from an older checkpoint at a lower rate."
+                )
+    run.save()
+    run.averaged()
+    return network, vae
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=500_000)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--compile", action="store_true", help="compile the network: two minutes, then a third faster")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=FOLDER / "flow")
+    arguments = parser.parse_args()
+    prepare(arguments.threads)
+    trained, autoencoder = train(arguments.images, arguments.batch, arguments.lr, arguments.compile)
+    size = save_pipeline(arguments.out, trained.transformer, autoencoder, trained.text)
+    print(f"{size / 1e6:.1f} MB in {arguments.out}")
