@@ -18,7 +18,9 @@ from editor.types import MAX_INSTRUCTION, EditError, EditRequest, SearchSettings
 from rewards.base import Check, Plan
 from rewards.vlm import Calls
 
-PLAN = Plan((Check("Is the rim red?"), Check("What time does the clock show?", "4:45", 2.0)), "a red clock", ("a face",))
+PLAN = Plan(
+    (Check("Is the rim red?"), Check("What time does the clock show?", "4:45", 2.0)), "a red clock", ("a face",)
+)
 SETTINGS = SearchSettings(particles=3, steps=4, strength=0.6, corrections=0, seed=5)
 
 
@@ -28,7 +30,9 @@ def picture(width: int = 40, height: int = 32) -> Image.Image:
 
 
 def request(**changes) -> EditRequest:
-    return replace(EditRequest(image=picture(), instruction="make the rim red", plan=PLAN, settings=SETTINGS), **changes)
+    return replace(
+        EditRequest(image=picture(), instruction="make the rim red", plan=PLAN, settings=SETTINGS), **changes
+    )
 
 
 def test_an_edit_goes_from_plan_to_candidates_at_the_size_of_the_source(tiny_editor):
