@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -175,13 +173,9 @@ def test_plans_survive_json_and_refuse_nonsense() -> None:
 
 
 def test_rewards_stand_alone() -> None:
-    """No module of rewards names the editor, and importing them all does not load it."""
-    folder = Path(__file__).parents[1] / "rewards"
-    modules = sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
-    for path in folder.glob("*.py"):
+    """No module of rewards imports the editor, the training or the benchmarks."""
+    for path in (Path(__file__).parents[1] / "rewards").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not any(name.split(".")[0] in ("editor", "training", "benchmarks") for name in names), path
-    code = f"import sys; {'; '.join(f'import rewards.{m}' for m in modules)}; assert 'editor' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=folder.parent, timeout=120)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
@@ -211,6 +213,35 @@ def test_a_saved_folder_loads_and_says_the_same(vlm: VLM, images: torch.Tensor, 
     assert not list(tmp_path.glob("*.bin"))
     loaded = VLM.load(tmp_path)
     torch.testing.assert_close(loaded.log_odds(images, QUESTIONS), vlm.log_odds(images, QUESTIONS))
+
+
+def test_nf4_gives_the_scores_and_gradients_of_its_dequantised_weights(images: torch.Tensor, tmp_path: Path) -> None:
+    model, processor = tiny_qwen25(width=64)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    quantized, reference = VLM.load(tmp_path, quantization="nf4"), VLM.load(tmp_path)
+    packed = {n: m for n, m in quantized.model.named_modules() if isinstance(m, Linear4bit)}
+    assert packed
+    assert all(name.startswith("model.language_model.layers.") for name in packed)
+    for name, layer in packed.items():
+        weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+        reference.model.get_submodule(name).weight.data = weight.float()
+    assert quantized.answer(images[0], "Is it?", 4) == reference.answer(images[0], "Is it?", 4)
+    images.requires_grad_()
+    scores = [vlm.log_odds(images, QUESTIONS) for vlm in (quantized, reference)]
+    torch.testing.assert_close(*scores, atol=1e-4, rtol=1e-3)
+    gradients = [torch.autograd.grad(s.sum(), images)[0] for s in scores]
+    torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-2)
+
+
+def test_half_precision_is_near_single(images: torch.Tensor, tmp_path: Path) -> None:
+    model, processor = tiny_qwen25()
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    single, half = VLM.load(tmp_path), VLM.load(tmp_path, dtype=torch.bfloat16)
+    scores = half.log_odds(images, QUESTIONS)
+    assert scores.dtype == torch.float32
+    torch.testing.assert_close(scores, single.log_odds(images, QUESTIONS), atol=0.05, rtol=0.05)
 
 
 def test_what_cannot_be_loaded_is_said(tmp_path: Path) -> None:
