@@ -2,27 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from threading import RLock
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, FluxPipeline
-from safetensors import SafetensorError
-from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+from diffusers import FluxPipeline, FluxTransformer2DModel, SanaSprintPipeline, SanaTransformer2DModel
 
-from editor.adapters import FluxFlowMap, LatentCodec
-from editor.profiles import ASSETS, PROFILES, Profile
-from editor.twotime import load_two_time
+from editor.adapters import FluxFlowMap, LatentCodec, SanaFlowMap
+from editor.hub import Hub, folders
+from editor.loaders import load_autoencoder, load_flux_text, load_sana_text, load_transformer, reading
+from editor.memory import MemoryPlan, choose, lower
+from editor.profiles import ASSETS, PROFILES, VLMS, Profile, Repo
 from editor.types import EditError
 from rewards.vlm import VLM
 
-AUTOENCODERS = {cls.__name__: cls for cls in (AutoencoderKL, AutoencoderTiny)}
 KEPT_PROMPTS = 16
 """How many prompts stay encoded."""
+CPU = torch.device("cpu")
+SANA_INSTRUCTION = signature(SanaSprintPipeline.__call__).parameters["complex_human_instruction"].default
+"""What SANA-Sprint's pipeline puts before every prompt."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a profile's parts lie on the disk."""
+
+    flow: Path
+    """A pipeline's folder."""
+    vlm: Path
+    lora: Path | None = None
+    """The flow map's LoRA: a file."""
+    draft: Path | None = None
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where a profile's parts run, and how they are held there."""
+
+    device: torch.device = CPU
+    dtype: torch.dtype = torch.float32
+    vlm_device: torch.device | None = None
+    """A GPU of the VLM's own; None puts it beside the flow map. Gradients cross between them."""
+    plan: MemoryPlan | None = None
+    """None holds everything whole and differentiates it at once, as the studio does."""
 
 
 @dataclass
@@ -33,14 +58,12 @@ class Models:
     """
 
     profile: Profile
-    folder: Path
-    """Where the profile's folders lie."""
-    device: torch.device
-    dtype: torch.dtype
+    place: Place
+    hardware: Hardware = field(default_factory=Hardware)
     _lock: RLock = field(default_factory=RLock, init=False, repr=False)
-    _maps: dict[str, FluxFlowMap] = field(default_factory=dict, init=False, repr=False)
+    _maps: dict[str, FluxFlowMap | SanaFlowMap] = field(default_factory=dict, init=False, repr=False)
 
-    def condition(self, prompt: str) -> FluxFlowMap:
+    def condition(self, prompt: str) -> FluxFlowMap | SanaFlowMap:
         """The flow map with `prompt` bound, which may be empty; the last few prompts are kept encoded."""
         with self._lock:
             if prompt not in self._maps:
@@ -61,78 +84,119 @@ class Models:
         with self._lock:
             return self._vlm
 
+    def tighten(self) -> MemoryPlan:
+        """After running out of GPU memory: drop every model, take the next tighter plan and return it.
+
+        Models are loaded again when they are next asked for. Raises EditError when there is no tighter plan.
+        """
+        with self._lock:
+            if self.hardware.plan is None:
+                raise EditError("The machine ran out of memory: ask for fewer candidates.")
+            self.hardware = replace(self.hardware, plan=lower(self.profile, self.hardware.plan))
+            self._maps.clear()
+            for name in ("_transformer", "_codec", "_text", "_vlm"):
+                self.__dict__.pop(name, None)
+            torch.cuda.empty_cache()
+            return self.hardware.plan
+
     @torch.no_grad()
-    def _bind(self, prompt: str) -> FluxFlowMap:
-        sequence, pooled, _ = self._text.encode_prompt(prompt, max_sequence_length=self.profile.text_tokens)
-        return FluxFlowMap(self._transformer, sequence.to(self.device), pooled.to(self.device))
+    def _bind(self, prompt: str) -> FluxFlowMap | SanaFlowMap:
+        device, length = self.hardware.device, self.profile.text_tokens
+        rows = self.hardware.plan.rows if self.hardware.plan else None
+        if self.profile.kind == "sana":
+            sequence, mask = self._text.encode_prompt(
+                prompt, max_sequence_length=length, complex_human_instruction=SANA_INSTRUCTION
+            )
+            return SanaFlowMap(self._transformer, sequence.to(device), mask.to(device), rows=rows)
+        sequence, pooled, _ = self._text.encode_prompt(prompt, max_sequence_length=length)
+        return FluxFlowMap(self._transformer, sequence.to(device), pooled.to(device), rows=rows)
 
     @cached_property
-    def _transformer(self):
-        with reading(self._flow):
-            return frozen(load_two_time(self._flow / "transformer", self.dtype), self.device)
+    def _transformer(self) -> FluxTransformer2DModel | SanaTransformer2DModel:
+        at, plan = self.hardware, self.hardware.plan
+        nf4 = plan is not None and plan.flow == "nf4"
+        transformer = load_transformer(self.place.flow / "transformer", at.device, at.dtype, self.place.lora, nf4)
+        if plan is not None and plan.checkpoint:
+            transformer.enable_gradient_checkpointing()
+        return transformer
 
     @cached_property
     def _codec(self) -> LatentCodec:
-        with reading(self._flow):
-            name = AutoencoderTiny.load_config(self._flow / "vae", local_files_only=True)["_class_name"]
-            vae = AUTOENCODERS[name].from_pretrained(self._flow / "vae", dtype=self.dtype, local_files_only=True)
-        return LatentCodec(frozen(vae, self.device))
+        at, plan = self.hardware, self.hardware.plan
+        vae = load_autoencoder(self.place.flow / "vae", at.device, at.dtype)
+        if plan is None:
+            return LatentCodec(vae)
+        if plan.full_decoder:
+            return LatentCodec(vae, rows=plan.rows)
+        return LatentCodec(vae, load_autoencoder(self.place.draft, at.device, at.dtype), plan.rows)
 
     @cached_property
-    def _text(self) -> FluxPipeline:
-        """The pipeline with its text encoders only."""
-        with reading(self._flow):
-            tokenizers = {"tokenizer": CLIPTokenizer, "tokenizer_2": T5TokenizerFast}
-            encoders = {"text_encoder": CLIPTextModel, "text_encoder_2": T5EncoderModel}
-            parts = {name: tokenizer(self._flow / name, cls) for name, cls in tokenizers.items()}
-            for name, cls in encoders.items():
-                model = cls.from_pretrained(self._flow / name, dtype=self.dtype, local_files_only=True)
-                parts[name] = frozen(model, self.device)
-        return FluxPipeline(scheduler=None, vae=None, transformer=None, **parts)
+    def _text(self) -> FluxPipeline | SanaSprintPipeline:
+        """The text encoders. A GPU is left to what is differentiated: a prompt is encoded once, on the CPU."""
+        load = load_sana_text if self.profile.kind == "sana" else load_flux_text
+        return load(self.place.flow, CPU, self.hardware.dtype)
 
     @cached_property
     def _vlm(self) -> VLM:
-        folder = self.folder / self.profile.vlm
-        with reading(folder):
-            return VLM.load(folder, self.device, self.dtype)
-
-    @property
-    def _flow(self) -> Path:
-        return self.folder / self.profile.flow
+        at, plan = self.hardware, self.hardware.plan
+        with reading(self.place.vlm):
+            return VLM.load(
+                self.place.vlm, at.vlm_device or at.device, at.dtype, "nf4" if plan and plan.vlm == "nf4" else None
+            )
 
 
-def load_profile(name: str, folder: Path = ASSETS, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Models:
-    """The models of a profile, to be read from `folder` when they are first used.
+def load_profile(name: str, folder: Path = ASSETS, vlm: str | None = None, hub: Hub | None = None) -> Models:
+    """The models of a profile, to be read when they are first used. Never downloads anything.
 
-    Raises EditError with a sentence when there is no such profile or its files are not there.
+    `folder` holds the models that come with the repository; `vlm` is the id of another judge (`VLMS`). Profiles
+    of the Hub take the first GPU, and the second for the VLM where there is one, and the roomiest plan that fits.
+    Raises EditError with a sentence when there is no such profile, its files are not there, or no GPU can hold it.
     """
+    profile = chosen(name, vlm)
+    if not profile.repos:
+        place = Place(folder / profile.flow, folder / profile.vlm)
+        for part in (place.flow, place.vlm):
+            if not part.is_dir():
+                raise EditError(f"The models of the profile {name} are not in {part}: fetch the repository again.")
+        return Models(profile, place)
+    hardware = gpus(profile)
+    found = folders(profile, hub or Hub())
+    return Models(profile, placed(profile, found), hardware)
+
+
+def chosen(name: str, vlm: str | None = None) -> Profile:
+    """The profile of that name, with another VLM if one is named. Raises EditError."""
     if name not in PROFILES:
         raise EditError(f"There is no profile {name!r}: choose one of {', '.join(PROFILES)}.")
     profile = PROFILES[name]
-    for part in (profile.flow, profile.vlm):
-        if not (folder / part).is_dir():
-            raise EditError(f"The models of the profile {name} are not in {folder / part}: fetch the repository again.")
-    return Models(profile, folder, torch.device(device), dtype)
+    if vlm is None:
+        return profile
+    if not profile.repos:
+        raise EditError(f"The profile {name} comes with its own VLM: leave out the choice of another.")
+    if vlm not in VLMS:
+        raise EditError(f"There is no VLM {vlm!r}: choose one of {', '.join(VLMS)}.")
+    return replace(profile, vlm=VLMS[vlm])
 
 
-def tokenizer(folder: Path, cls: type[CLIPTokenizer | T5TokenizerFast]) -> CLIPTokenizer | T5TokenizerFast:
-    """The tokenizer in `folder`. An empty folder, which the library takes for an empty vocabulary, is an OSError."""
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "spiece.model")):
-        raise FileNotFoundError(f"There is no vocabulary in {folder}.")
-    return cls.from_pretrained(folder, local_files_only=True)
+def placed(profile: Profile, found: dict[str, Path]) -> Place:
+    """Where the parts of a profile of the Hub lie, from the folders of its repositories."""
+
+    def at(repo: Repo | None) -> Path | None:
+        return None if repo is None else found[repo.id]
+
+    lora = at(profile.lora)
+    return Place(
+        at(profile.flow), at(profile.vlm), None if lora is None else lora / profile.lora.files[0], at(profile.draft)
+    )
 
 
-def frozen(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """The module on its device, in evaluation mode, its parameters without gradient."""
-    return torch.nn.Module.to(module, device).eval().requires_grad_(False)
-
-
-@contextmanager
-def reading(folder: Path) -> Iterator[None]:
-    """Turns what the libraries raise for missing, torn or foreign files into one sentence."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise EditError(f"The model in {folder} is missing files or holds damaged ones: fetch it again.") from error
+def gpus(profile: Profile) -> Hardware:
+    """The GPUs of this machine and the plan that fits them. Raises EditError."""
+    if not torch.cuda.is_available():
+        raise EditError(
+            f"The profile {profile.name} needs an NVIDIA GPU and none is usable here: use the profile studio."
+        )
+    free = [torch.cuda.mem_get_info(i)[0] / 1e9 for i in range(min(2, torch.cuda.device_count()))]
+    plan = choose(profile, *free)
+    second = torch.device("cuda", 1) if len(free) == 2 else None
+    return Hardware(torch.device("cuda", 0), torch.bfloat16, second, plan)

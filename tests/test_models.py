@@ -18,7 +18,7 @@ from tests.tiny_flow import CAPTION, CHANNELS, save_tiny_flow
 from tests.tiny_vlm import tiny_qwen25
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-ADAPTERS = {"twotime.py", "adapters.py", "models.py"}
+ADAPTERS = {"twotime.py", "adapters.py", "loaders.py", "models.py"}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,179 @@
+"""What a profile needs of a GPU, as arithmetic, and the plan that fits. Computed, not measured.
+
+Weights cost their bytes; activations are counted in tensors as large as a layer's state. All figures are
+in GB (1e9 bytes) and for the stated number of candidates in one backward pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from editor.profiles import Profile, Repo
+from editor.types import EditError
+
+BF16 = 2.0
+"""Bytes of a weight or an activation."""
+NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Bytes of a weight: four bits, a byte for each 64, four bytes for each 256 of those."""
+SAVED = 17
+"""State-sized tensors that a transformer block keeps for its backward pass."""
+LIVE = 2 * SAVED
+"""State-sized tensors while one checkpointed block is run backward."""
+FULL_DECODER, DRAFT_DECODER = 60 * 128, 15 * 64
+"""Activations per pixel that decoding keeps: tensors at full resolution times their channels."""
+SANA_DECODER = 30 * 128
+RESERVE = 2.0
+"""GB for the CUDA context and fragmentation."""
+
+
+@dataclass(frozen=True)
+class Tower:
+    """A stack of transformer blocks: parameters in billions (those that NF4 leaves alone too), width, blocks."""
+
+    parameters: float
+    kept: float
+    width: int
+    blocks: int
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A VLM: its text tower (with its embeddings, which NF4 leaves alone), its vision tower, pixels per token."""
+
+    text: Tower
+    vision: Tower
+    patch: int
+
+
+FLUX = Tower(11.9, 0.1, 3072, 57)
+SANA = Tower(0.6, 0.05, 1152, 28)
+JUDGES = {
+    "Qwen/Qwen2.5-VL-3B-Instruct": Judge(Tower(3.08, 0.31, 2048, 36), Tower(0.67, 0.67, 1280, 32), 14),
+    "Qwen/Qwen2.5-VL-7B-Instruct": Judge(Tower(7.61, 1.09, 3584, 28), Tower(0.68, 0.68, 1280, 32), 14),
+    "Qwen/Qwen3-VL-2B-Instruct": Judge(Tower(1.72, 0.31, 2048, 28), Tower(0.41, 0.41, 1024, 24), 16),
+    "Qwen/Qwen3-VL-4B-Instruct": Judge(Tower(4.02, 0.39, 2560, 36), Tower(0.42, 0.42, 1024, 24), 16),
+    "Qwen/Qwen3-VL-8B-Instruct": Judge(Tower(8.19, 1.24, 4096, 36), Tower(0.58, 0.58, 1152, 27), 16),
+}
+QUESTION_TOKENS = 100
+"""Tokens of text that a judge reads with an image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryPlan:
+    """How a profile's models are held. The fields are in the order in which comfort is given up."""
+
+    rows: int = 1
+    """Candidates in one backward pass."""
+    checkpoint: bool = True
+    """Recompute the transformer's blocks in the backward pass instead of keeping their activations."""
+    full_decoder: bool = True
+    """Differentiate the full autoencoder; otherwise the draft, and the full one renders the result."""
+    flow: str = "bf16"
+    """'bf16' or 'nf4' for the flow map's transformer."""
+    vlm: str = "bf16"
+    gradient: bool = True
+    """False: search by selection alone, nothing is differentiated."""
+
+    def __str__(self) -> str:
+        guided = "gradients" if self.gradient else "no gradients"
+        decoder = "full decoder" if self.full_decoder else "draft decoder"
+        kept = "recomputed" if self.checkpoint else "kept"
+        return (
+            f"flow map in {self.flow}, VLM in {self.vlm}, {decoder}, activations {kept}, "
+            f"{self.rows} at a time, {guided}"
+        )
+
+
+_LADDER = (
+    first := MemoryPlan(rows=2, checkpoint=False),
+    MemoryPlan(rows=2),
+    MemoryPlan(rows=1),
+    draft := MemoryPlan(rows=1, full_decoder=False),
+    four := replace(draft, flow="nf4"),
+    both := replace(four, vlm="nf4"),
+    replace(both, gradient=False),
+)
+
+
+def ladder(profile: Profile) -> tuple[MemoryPlan, ...]:
+    """The plans of a profile from the roomiest to the tightest; those that need a draft decoder only if it has one."""
+    if profile.draft is not None:
+        return _LADDER
+    return tuple(dict.fromkeys(replace(plan, full_decoder=True) for plan in _LADDER))
+
+
+def need(profile: Profile, plan: MemoryPlan) -> dict[str, float]:
+    """GB on the GPU by part: 'flow map', 'VLM', 'decoder', 'activations', 'reserve'; the VLM's own are in 'VLM'."""
+    tower = FLUX if profile.kind == "flux" else SANA
+    cells = (profile.size // (16 if profile.kind == "flux" else 32)) ** 2
+    judge = judge_of(profile)
+    pixels = plan.rows * profile.size**2
+    vision_tokens = (profile.size // judge.patch) ** 2
+    text_tokens = vision_tokens // 4 + QUESTION_TOKENS
+    decoder = (SANA_DECODER if profile.kind == "sana" else FULL_DECODER) if plan.full_decoder else DRAFT_DECODER
+    backward = plan.gradient
+    return {
+        "flow map": weights(tower, plan.flow),
+        "VLM": weights(judge.text, plan.vlm)
+        + weights(judge.vision, "bf16")
+        + plan.rows * backward * (kept(judge.text, text_tokens) + kept(judge.vision, vision_tokens)),
+        "decoder": 0.4 + pixels * (decoder if backward else decoder / 10) * BF16 / 1e9,
+        "activations": plan.rows * flow_activations(tower, cells + profile.text_tokens, plan),
+        "reserve": RESERVE,
+    }
+
+
+def weights(tower: Tower, precision: str) -> float:
+    """GB of a tower's weights."""
+    if precision == "bf16":
+        return tower.parameters * BF16
+    return (tower.parameters - tower.kept) * NF4 + tower.kept * BF16
+
+
+def kept(tower: Tower, tokens: int) -> float:
+    """GB that the backward pass through one sequence keeps."""
+    return tower.blocks * SAVED * tokens * tower.width * BF16 / 1e9
+
+
+def flow_activations(tower: Tower, tokens: int, plan: MemoryPlan) -> float:
+    """GB of the transformer's activations for one candidate: all blocks, or one and the states between them."""
+    state = tokens * tower.width * BF16 / 1e9
+    if not plan.gradient:
+        return SAVED * state
+    return kept(tower, tokens) if not plan.checkpoint else (tower.blocks + LIVE) * state
+
+
+def judge_of(profile: Profile) -> Judge:
+    if not isinstance(profile.vlm, Repo) or profile.vlm.id not in JUDGES:
+        raise EditError(
+            f"The memory that the VLM of {profile.name} needs is not known: choose one of {', '.join(JUDGES)}."
+        )
+    return JUDGES[profile.vlm.id]
+
+
+def choose(profile: Profile, free: float, vlm_free: float | None = None) -> MemoryPlan:
+    """The roomiest plan that fits into `free` GB; with the VLM on a GPU of its own, into `vlm_free` there.
+
+    Raises EditError when even the tightest does not fit.
+    """
+    for plan in ladder(profile):
+        parts = need(profile, plan)
+        judge = parts.pop("VLM") if vlm_free is not None else 0.0
+        if sum(parts.values()) <= free and (vlm_free is None or judge + RESERVE <= vlm_free):
+            return plan
+    least = sum(need(profile, ladder(profile)[-1]).values())
+    raise EditError(
+        f"The profile {profile.name} needs at least {least:.0f} GB of free GPU memory and there are {free:.0f} GB: "
+        "close other programs on the GPU or use the profile studio."
+    )
+
+
+def lower(profile: Profile, plan: MemoryPlan) -> MemoryPlan:
+    """The next tighter plan. Raises EditError when there is none."""
+    rungs = ladder(profile)
+    below = rungs[rungs.index(plan) + 1 :] if plan in rungs else ()
+    if not below:
+        raise EditError(
+            "The GPU ran out of memory under the tightest plan: ask for fewer candidates or use a smaller VLM."
+        )
+    return below[0]
