@@ -20,6 +20,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from editor.runtime import prepare
+from editor.twotime import load_two_time
 from training import clock_language as language
 from training import clocks
 from training.data import RUNS, Pictures
@@ -39,7 +40,7 @@ DROPOUT = 0.1
 def encode_all(
     vae: AutoencoderTiny, folder: Path = RUNS / "latents", decoded: Path | None = RUNS / "decoded"
 ) -> Tensor:
-    """Latents of every rendered picture, half precision (N, C, 16, 16); once also their reconstructions, for the VLM."""
+    """Latents of every rendered picture, half precision (N, C, 16, 16); once also some reconstructions, for the VLM."""
     file, pictures = folder / "latents.npy", Pictures()
     if not file.exists():
         vae, parts = vae.to(memory_format=torch.channels_last), []
@@ -49,7 +50,7 @@ def encode_all(
                     [vae.encoder(to_signed(np.asarray(chunk[i : i + 50]))) for i in range(0, len(chunk), 50)]
                 )
                 parts.append(latents.half())
-                if decoded is not None and len(parts) <= 20:
+                if decoded is not None and len(parts) <= 10:
                     images = torch.cat([vae.decoder(part.float()).float() for part in latents.split(50)])
                     decoded.mkdir(parents=True, exist_ok=True)
                     pixels = images.add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
@@ -163,16 +164,27 @@ def prompt(scene: clocks.Clock, rng: Random) -> str:
     return language.caption(scene, rng) + random_time
 
 
-def train(total: int, batch: int, lr: float, compiled: bool) -> tuple[FlowNetwork, AutoencoderTiny]:
+def networks(captions: list[str], channels: int, start: Path | None) -> tuple[FluxTransformer2DModel, TextEncoders]:
+    """New networks, or those of a FluxPipeline folder to go on from."""
+    if start is None:
+        torch.manual_seed(0)
+        return new_transformer(channels=channels), new_text_encoders(captions)
+    stock = FluxPipeline.from_pretrained(start, torch_dtype=torch.float32, transformer=None, vae=None)
+    text = TextEncoders(stock.text_encoder, stock.tokenizer, stock.text_encoder_2, stock.tokenizer_2)
+    return load_two_time(start / "transformer").train(), text
+
+
+def train(
+    total: int, batch: int, lr: float, compiled: bool, start: Path | None = None
+) -> tuple[FlowNetwork, AutoencoderTiny]:
     """Train until `total` images were seen: a fifth on the diagonal alone, then a quarter of each batch off it."""
     vae = AutoencoderTiny.from_pretrained(RUNS / "autoencoder" / "vae")
     latents = encode_all(vae)
     shift, factor = scale(vae, latents)
     scenes = [clocks.sample(TRAIN + i) for i in range(len(latents))]
-    torch.manual_seed(0)
     rng = Random(0)
     captions = [prompt(scene, rng) for scene in scenes]
-    network = FlowNetwork(new_transformer(channels=latents.shape[1]), new_text_encoders(captions[:8000]), compiled)
+    network = FlowNetwork(*networks(captions[:8000], latents.shape[1], start), compiled)
     clip_ids, t5_ids = (
         torch.cat(part)
         for part in zip(
@@ -215,10 +227,11 @@ if __name__ == "__main__":
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--compile", action="store_true", help="compile the network: two minutes, then a third faster")
+    parser.add_argument("--start", type=Path, help="a trained folder to go on from where there is no checkpoint")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=FOLDER / "flow")
     arguments = parser.parse_args()
     prepare(arguments.threads)
-    trained, autoencoder = train(arguments.images, arguments.batch, arguments.lr, arguments.compile)
+    trained, autoencoder = train(arguments.images, arguments.batch, arguments.lr, arguments.compile, arguments.start)
     size = save_pipeline(arguments.out, trained.transformer, autoencoder, trained.text)
     print(f"{size / 1e6:.1f} MB in {arguments.out}")

@@ -272,10 +272,14 @@ if __name__ == "__main__":
     parser.add_argument("--see", type=int, default=400_000, help="images of the first stage")
     parser.add_argument("--speak", type=int, default=200_000, help="images of the second stage")
     parser.add_argument("--out", type=Path, default=FOLDER / "model")
+    parser.add_argument("--start", type=Path, help="a trained folder to go on from, past the first stage")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     prepare(arguments.threads)
-    model = build()
-    learn_to_see(model, arguments.see, batch=64, lr=1.5e-3)
+    if arguments.start is None:
+        model = build()
+        learn_to_see(model, arguments.see, batch=64, lr=1.5e-3)
+    else:
+        model = VLM.load(arguments.start)
     learn_to_speak(model, arguments.speak, batch=32, lr=1.5e-3)
     save(model, arguments.out)
