@@ -27,6 +27,7 @@ from editor.types import EditError
 
 UNREACHABLE = (HTTPError, ConnectionError, OfflineModeIsEnabled, LocalEntryNotFoundError, DryRunError)
 """What the libraries raise when the Hub cannot be reached."""
+FETCH = "fetch it with python -m editor.fetch and the name of the profile"
 TOKENS = "https://huggingface.co/settings/tokens"
 
 
@@ -43,15 +44,10 @@ class Hub:
         try:
             folder = Path(self.snapshot(repo.id, allow_patterns=list(repo.files), local_files_only=True))
         except OSError as error:
-            raise EditError(
-                f"{repo.id} is not on this machine: fetch it with python -m editor doctor --fetch."
-            ) from error
+            raise EditError(f"{repo.id} is not on this machine: {FETCH}.") from error
         torn = missing(folder, repo)
         if torn:
-            raise EditError(
-                f"The download of {repo.id} stopped half-way ({torn[0]} is missing): "
-                "go on with python -m editor doctor --fetch."
-            )
+            raise EditError(f"The download of {repo.id} stopped half-way ({torn[0]} is missing): {FETCH}.")
         return folder
 
     def gigabytes(self, repo: Repo) -> float:

@@ -15,7 +15,7 @@ from editor.adapters import FluxFlowMap, LatentCodec, SanaFlowMap
 from editor.hub import Hub, folders
 from editor.loaders import load_autoencoder, load_flux_text, load_sana_text, load_transformer, reading
 from editor.memory import MemoryPlan, choose, lower
-from editor.profiles import ASSETS, PROFILES, VLMS, Profile, Repo
+from editor.profiles import ASSETS, Profile, Repo, chosen
 from editor.types import EditError
 from rewards.vlm import VLM
 
@@ -162,20 +162,6 @@ def load_profile(name: str, folder: Path = ASSETS, vlm: str | None = None, hub: 
     hardware = gpus(profile)
     found = folders(profile, hub or Hub())
     return Models(profile, placed(profile, found), hardware)
-
-
-def chosen(name: str, vlm: str | None = None) -> Profile:
-    """The profile of that name, with another VLM if one is named. Raises EditError."""
-    if name not in PROFILES:
-        raise EditError(f"There is no profile {name!r}: choose one of {', '.join(PROFILES)}.")
-    profile = PROFILES[name]
-    if vlm is None:
-        return profile
-    if not profile.repos:
-        raise EditError(f"The profile {name} comes with its own VLM: leave out the choice of another.")
-    if vlm not in VLMS:
-        raise EditError(f"There is no VLM {vlm!r}: choose one of {', '.join(VLMS)}.")
-    return replace(profile, vlm=VLMS[vlm])
 
 
 def placed(profile: Profile, found: dict[str, Path]) -> Place:

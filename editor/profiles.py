@@ -1,9 +1,11 @@
-"""Profiles: named sets of models and settings, as data. Importing it loads no library."""
+"""Profiles: named sets of models and settings, as data."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from editor.types import EditError
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets" / "models"
 """Where the models that come with the repository lie."""
@@ -62,21 +64,14 @@ class Profile:
         return tuple(part for part in (self.flow, self.lora, self.draft, self.vlm) if isinstance(part, Repo))
 
 
-_FOLDERS = (
-    "scheduler/*",
-    "text_encoder/*",
-    "text_encoder_2/*",
-    "tokenizer/*",
-    "tokenizer_2/*",
-    "transformer/*",
-    "vae/*",
-)
-_PIPELINE = ("model_index.json", *_FOLDERS)
+PIPELINE = ("model_index.json", "scheduler/*", "text_encoder/*", "tokenizer/*", "transformer/*", "vae/*")
+"""The files of a pipeline with one text encoder."""
+FLUX_PIPELINE = (*PIPELINE, "text_encoder_2/*", "tokenizer_2/*")
 _VLM = ("*.json", "*.jinja", "*.txt", "*.safetensors")
 
-FLUX_DEV = Repo("black-forest-labs/FLUX.1-dev", _PIPELINE, 33.7, gated=True)
-FLUX_SCHNELL = Repo("black-forest-labs/FLUX.1-schnell", _PIPELINE, 33.7)
-SANA_SPRINT = Repo("Efficient-Large-Model/Sana_Sprint_0.6B_1024px_diffusers", _PIPELINE, 7.0)
+FLUX_DEV = Repo("black-forest-labs/FLUX.1-dev", FLUX_PIPELINE, 33.7, gated=True)
+FLUX_SCHNELL = Repo("black-forest-labs/FLUX.1-schnell", FLUX_PIPELINE, 33.7)
+SANA_SPRINT = Repo("Efficient-Large-Model/Sana_Sprint_0.6B_1024px_diffusers", PIPELINE, 7.0)
 TAEF1 = Repo("madebyollin/taef1", ("config.json", "diffusion_pytorch_model.safetensors"), 0.01)
 FLOW_MAP_LORA = "gabeguofanclub/flux-1-dev-flowmap-lsd"
 FLOW_MAP_256 = "01-05-26/runs/uniform_half_plane_lr_3e-4/checkpoint-8500/pytorch_lora_weights.safetensors"
@@ -158,3 +153,17 @@ _ALL = (
     ),
 )
 PROFILES = {profile.name: profile for profile in _ALL}
+
+
+def chosen(name: str, vlm: str | None = None) -> Profile:
+    """The profile of that name, with another VLM if one is named. Raises EditError."""
+    if name not in PROFILES:
+        raise EditError(f"There is no profile {name!r}: choose one of {', '.join(PROFILES)}.")
+    profile = PROFILES[name]
+    if vlm is None:
+        return profile
+    if not profile.repos:
+        raise EditError(f"The profile {name} comes with its own VLM: leave out the choice of another.")
+    if vlm not in VLMS:
+        raise EditError(f"There is no VLM {vlm!r}: choose one of {', '.join(VLMS)}.")
+    return replace(profile, vlm=VLMS[vlm])

@@ -33,7 +33,11 @@ def hub(error: Exception | None = None, token: str | None = "hf_x", **parts) -> 
     ("error", "token", "sentence"),
     [
         (GatedRepoError("401", response=RESPONSE), None, "hf auth login, then accept its licence at https://"),
-        (GatedRepoError("403", response=RESPONSE), "hf_x", "not accepted yet: accept it at https://huggingface.co/black"),
+        (
+            GatedRepoError("403", response=RESPONSE),
+            "hf_x",
+            "not accepted yet: accept it at https://huggingface.co/black",
+        ),
         (
             GatedRepoError("enable access to public gated repos in your fine-grained token", response=RESPONSE),
             "hf_x",
@@ -55,8 +59,8 @@ def test_every_trouble_has_its_sentence(error, token, sentence):
         assert str(raised.value).endswith(".")
 
 
-def test_what_is_not_there_is_fetched_by_the_doctor():
-    with pytest.raises(EditError, match="doctor --fetch"):
+def test_what_is_not_there_comes_with_the_command_that_fetches_it():
+    with pytest.raises(EditError, match=r"python -m editor\.fetch"):
         hub(LocalEntryNotFoundError("absent")).folder(TAEF1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def test_a_block_keeps_seventeen_states():
 @pytest.mark.parametrize("name", GPU_PROFILES)
 def test_every_step_down_needs_less(name):
     needs = [sum(need(PROFILES[name], plan).values()) for plan in ladder(PROFILES[name])]
-    assert all(upper > below for upper, below in zip(needs, needs[1:], strict=False))
+    assert all(upper > below for upper, below in pairwise(needs))
 
 
 @pytest.mark.parametrize("name", GPU_PROFILES)

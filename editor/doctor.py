@@ -1,0 +1,202 @@
+"""`python -m editor doctor`: can this machine run a profile, and if not, what to do. Asks, never downloads."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from huggingface_hub import constants
+from packaging.requirements import Requirement
+
+from editor.hub import Hub, missing
+from editor.memory import choose, need
+from editor.profiles import ASSETS, FLUX_PIPELINE, Profile, Repo, chosen
+from editor.types import EditError
+
+REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
+CARDS = (12, 16, 24, 48, 80)
+"""GB of the GPUs that the memory model is shown for."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report: what was looked at, whether it is fine, and the state or what to do."""
+
+    what: str
+    ok: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Gpu:
+    name: str
+    free: float
+    """GB."""
+    total: float
+    """GB."""
+
+
+def usable_gpus() -> list[Gpu]:
+    """The NVIDIA GPUs that torch can use."""
+    if not torch.cuda.is_available():
+        return []
+    count = range(torch.cuda.device_count())
+    return [Gpu(torch.cuda.get_device_name(i), *(part / 1e9 for part in torch.cuda.mem_get_info(i))) for i in count]
+
+
+def driver() -> str | None:
+    """The version of the NVIDIA driver, or None where there is none."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    return answer.stdout.split("\n")[0].strip() or None
+
+
+def installed(package: str) -> str | None:
+    """The version of a package, or None."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def disk_free(folder: Path) -> float:
+    """GB free where `folder` is or will be."""
+    return shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.exists())).free / 1e9
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the doctor looks at, as functions, so that tests bring their own."""
+
+    gpus: Callable[[], list[Gpu]] = usable_gpus
+    driver: Callable[[], str | None] = driver
+    installed: Callable[[str], str | None] = installed
+    disk_free: Callable[[Path], float] = disk_free
+    hub: Hub = field(default_factory=Hub)
+    cache: Path = Path(constants.HF_HUB_CACHE)
+    models: Path = ASSETS
+
+
+def main(profile_name: str, as_json: bool, machine: Machine | None = None) -> int:
+    """Print the report, as one JSON object if asked; 0 if the profile can run here, else 1. Raises EditError."""
+    profile = chosen(profile_name)
+    findings = list(examine(profile, machine or Machine()))
+    healthy = all(finding.ok for finding in findings)
+    table = list(memory_table(profile))
+    if as_json:
+        report = {"profile": profile.name, "ok": healthy, "findings": [asdict(f) for f in findings], "memory": table}
+        print(json.dumps(report))
+    else:
+        for finding in findings:
+            print(f"{'ok ' if finding.ok else 'FIX'}  {finding.what}: {finding.text}")
+        for row in table:
+            print(f"     a GPU of {row['card_gb']} GB (computed, not measured): {row['plan']}")
+    return 0 if healthy else 1
+
+
+def examine(profile: Profile, machine: Machine) -> Iterator[Finding]:
+    """Everything that the profile needs, one finding after the other."""
+    yield Finding("Python", True, platform.python_version())
+    yield from packages(machine)
+    if not profile.repos:
+        yield bundled(profile, machine)
+        return
+    yield from gpu(profile, machine)
+    to_come = 0.0
+    for repo in profile.repos:
+        finding, gigabytes = files(repo, machine)
+        to_come += gigabytes
+        yield finding
+        if gigabytes:
+            yield access(repo, machine)
+    free = machine.disk_free(machine.cache)
+    text = f"{free:.0f} GB free in {machine.cache}, {to_come:.1f} GB to come"
+    yield Finding(
+        "disk", free > to_come, text if free > to_come else f"{text}: free space or set HF_HOME to another disk"
+    )
+    yield Finding("licence", True, profile.licence)
+
+
+def packages(machine: Machine) -> Iterator[Finding]:
+    """Each package that requirements.txt names up to its first blank line: what the app runs on."""
+    for line in REQUIREMENTS.read_text().split("\n\n")[0].splitlines():
+        if line.startswith("#"):
+            continue
+        wanted, found = Requirement(line), machine.installed(Requirement(line).name)
+        ok = found is not None and wanted.specifier.contains(found, prereleases=True)
+        yield Finding(wanted.name, ok, found if ok else f"{found or 'absent'}, needs {wanted}: run make run once more")
+
+
+def bundled(profile: Profile, machine: Machine) -> Finding:
+    """The models that come with the repository."""
+    flow, vlm = machine.models / str(profile.flow), machine.models / str(profile.vlm)
+    absent = missing(flow, Repo("", FLUX_PIPELINE, 0)) + missing(vlm, Repo("", ("config.json", "model.safetensors"), 0))
+    text = f"{absent[0]} is missing: fetch the repository again" if absent else f"in {machine.models}"
+    return Finding("models", not absent, text)
+
+
+def gpu(profile: Profile, machine: Machine) -> Iterator[Finding]:
+    """GPU, driver, and the plan that fits."""
+    found, release = machine.gpus(), machine.driver()
+    if release is None:
+        yield Finding("driver", False, "no NVIDIA driver answers: install one, or use the profile studio")
+    else:
+        yield Finding("driver", True, release)
+    if not found:
+        yield Finding(
+            "GPU", False, "torch finds none: install a torch build for your driver, or use the profile studio"
+        )
+        return
+    for card in found:
+        yield Finding("GPU", True, f"{card.name}, {card.free:.1f} of {card.total:.1f} GB free")
+    try:
+        plan = choose(profile, *(card.free for card in found[:2]))
+    except EditError as error:
+        yield Finding("memory", False, str(error))
+    else:
+        yield Finding("memory", True, f"{plan} ({sum(need(profile, plan).values()):.0f} GB computed)")
+
+
+def files(repo: Repo, machine: Machine) -> tuple[Finding, float]:
+    """Whether the repository is on this machine, and the GB that are still to come, asked of the Hub if it answers."""
+    try:
+        return Finding(repo.id, True, f"in {machine.hub.folder(repo)}"), 0.0
+    except EditError as error:
+        absent = str(error)
+    try:
+        gigabytes, source = machine.hub.gigabytes(repo), "to come"
+    except EditError:
+        gigabytes, source = repo.gigabytes, "to come, computed since the Hub did not answer"
+    return Finding(repo.id, False, f"{absent.rstrip('.')} ({gigabytes:.1f} GB {source})"), max(gigabytes, 0.001)
+
+
+def access(repo: Repo, machine: Machine) -> Finding:
+    """Whether the token may read a repository that must still be fetched."""
+    if repo.gated and machine.hub.token() is None:
+        return Finding("token", False, f"{repo.id} is gated: run hf auth login, then accept its licence at {repo.page}")
+    try:
+        machine.hub.check_access(repo)
+    except EditError as error:
+        return Finding("token", False, str(error))
+    return Finding("token", True, f"{repo.id} may be read")
+
+
+def memory_table(profile: Profile) -> Iterator[dict[str, object]]:
+    """For each size of GPU the plan and its arithmetic in GB; nothing for the studio. Computed, not measured."""
+    for card in CARDS if profile.repos else ():
+        try:
+            plan = choose(profile, card)
+        except EditError as error:
+            yield {"card_gb": card, "plan": str(error), "parts_gb": None, "computed": True}
+        else:
+            parts = {name: round(value, 1) for name, value in need(profile, plan).items()}
+            yield {"card_gb": card, "plan": f"{plan}; {parts}", "parts_gb": parts, "computed": True}

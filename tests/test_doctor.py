@@ -1,0 +1,156 @@
+"""The doctor's report on machines played by functions: healthy, poor, offline."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
+
+from editor import fetch as fetching
+from editor.doctor import CARDS, Gpu, Machine, main, memory_table
+from editor.fetch import fetch
+from editor.hub import Hub
+from editor.profiles import FLUX_PIPELINE, PROFILES
+from editor.types import EditError
+
+RESPONSE = SimpleNamespace(headers={}, request=None)
+
+
+def everything_in(folder):
+    """A hub whose repositories are all complete on this machine."""
+
+    def snapshot(repo, allow_patterns, local_files_only=False):
+        place = folder / repo.replace("/", "--")
+        for pattern in allow_patterns:
+            if pattern.endswith("/*"):
+                (place / pattern[:-2]).mkdir(parents=True, exist_ok=True)
+            elif "*" not in pattern:
+                (place / pattern).parent.mkdir(parents=True, exist_ok=True)
+                (place / pattern).touch()
+        return str(place)
+
+    return Hub(snapshot=snapshot, authorise=lambda repo: None, token=lambda: "hf_x")
+
+
+def nothing(*_, **__):
+    raise LocalEntryNotFoundError("no network")
+
+
+def machine(tmp_path, **parts) -> Machine:
+    healthy = {
+        "gpus": lambda: [Gpu("a GPU", 79.0, 80.0)],
+        "driver": lambda: "580.1",
+        "installed": lambda name: "99.0",
+        "disk_free": lambda folder: 500.0,
+        "hub": everything_in(tmp_path),
+        "cache": tmp_path,
+        "models": tmp_path,
+    }
+    return Machine(**{**healthy, **parts})
+
+
+def report(capsys, profile, where) -> tuple[int, dict]:
+    status = main(profile, True, where)
+    return status, json.loads(capsys.readouterr().out)
+
+
+def broken(found: dict) -> dict[str, str]:
+    return {finding["what"]: finding["text"] for finding in found["findings"] if not finding["ok"]}
+
+
+@pytest.mark.parametrize("name", [name for name, profile in PROFILES.items() if profile.repos])
+def test_a_healthy_machine_is_ok(name, tmp_path, capsys):
+    status, found = report(capsys, name, machine(tmp_path))
+    assert (status, found["ok"], broken(found)) == (0, True, {})
+    assert [row["card_gb"] for row in found["memory"]] == list(CARDS)
+
+
+@pytest.mark.parametrize(
+    ("part", "what", "advice"),
+    [
+        ({"gpus": list}, "GPU", "torch finds none"),
+        ({"driver": lambda: None}, "driver", "install one"),
+        ({"gpus": lambda: [Gpu("small", 7.0, 8.0)]}, "memory", "needs at least"),
+        ({"installed": lambda name: None if name == "peft" else "99.0"}, "peft", "absent"),
+        ({"installed": lambda name: "0.1" if name == "torch" else "99.0"}, "torch", "needs torch>="),
+    ],
+)
+def test_what_is_wrong_comes_with_what_to_do(part, what, advice, tmp_path, capsys):
+    status, found = report(capsys, "flux", machine(tmp_path, **part))
+    assert status == 1
+    assert list(broken(found)) == [what]
+    assert advice in broken(found)[what]
+
+
+def test_offline_and_without_files_it_says_so_and_computes_the_size(tmp_path, capsys):
+    hub = Hub(snapshot=nothing, authorise=nothing, token=lambda: None)
+    status, found = report(capsys, "flux", machine(tmp_path, hub=hub, disk_free=lambda folder: 10.0))
+    wrong = broken(found)
+    assert status == 1
+    assert "computed since the Hub did not answer" in wrong["black-forest-labs/FLUX.1-dev"]
+    assert "set HF_HOME" in wrong["disk"]
+    assert "go online" in wrong["token"]
+
+
+def test_no_login_and_no_accepted_licence_are_told_apart(tmp_path, capsys):
+    def gated(repo):
+        raise GatedRepoError("403", response=RESPONSE)
+
+    for token, advice in ((None, "hf auth login"), ("hf_x", "not accepted")):
+        hub = Hub(snapshot=nothing, authorise=gated, token=lambda token=token: token)
+        _, found = report(capsys, "flux", machine(tmp_path, hub=hub))
+        texts = [f["text"] for f in found["findings"] if f["what"] == "token" and "FLUX.1-dev" in f["text"]]
+        assert any(advice in text for text in texts)
+
+
+def test_the_studio_needs_no_gpu(tmp_path, capsys):
+    everything_in(tmp_path).snapshot("studio/flow", FLUX_PIPELINE)
+    (tmp_path / "studio--flow").rename(tmp_path / "flow")
+    (tmp_path / "studio" / "vlm").mkdir(parents=True)
+    (tmp_path / "flow").rename(tmp_path / "studio" / "flow")
+    poor = machine(tmp_path, gpus=list, driver=lambda: None)
+    status, found = report(capsys, "studio", poor)
+    assert (status, broken(found)) == (1, {"models": "config.json is missing: fetch the repository again"})
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "studio" / "vlm" / name).touch()
+    assert main("studio", False, poor) == 0
+    assert "FIX" not in capsys.readouterr().out
+
+
+def test_the_plain_report_has_a_line_for_each_finding(tmp_path, capsys):
+    assert main("flux", False, machine(tmp_path, gpus=list)) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("FIX  GPU: ") for line in lines) == 1
+    assert sum("computed, not measured" in line for line in lines) == len(CARDS)
+
+
+def test_an_unknown_profile_is_refused(tmp_path):
+    with pytest.raises(EditError, match="choose one of"):
+        main("flx", False, machine(tmp_path))
+
+
+def test_the_memory_model_sums_to_what_fits():
+    for row in memory_table(PROFILES["flux"]):
+        assert row["parts_gb"] is None or sum(row["parts_gb"].values()) <= row["card_gb"] + 0.3
+
+
+def test_fetching_shows_licence_and_size_before_the_first_byte(tmp_path, capsys):
+    order = []
+    complete = everything_in(tmp_path)
+
+    def snapshot(repo, allow_patterns, local_files_only=False, dry_run=False):
+        if dry_run:
+            return [SimpleNamespace(file_size=3e9, will_download=True)]
+        order.append((repo, "3.0 GB" in capsys.readouterr().out))
+        return complete.snapshot(repo, allow_patterns)
+
+    fetch(PROFILES["flux"], Hub(snapshot=snapshot))
+    assert order[0] == ("black-forest-labs/FLUX.1-dev", True)
+
+
+def test_a_failed_fetch_is_one_sentence_and_status_two(monkeypatch, capsys):
+    monkeypatch.setattr(fetching, "Hub", lambda: Hub(snapshot=nothing))
+    assert fetching.main(["flux"]) == 2
+    assert "go online" in capsys.readouterr().err
