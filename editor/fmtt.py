@@ -136,7 +136,7 @@ def sample(
             meter.spend(increment, log_weights, t - times[index - 1])
             log_weights = log_weights + increment
         ess, parents = effective_size(log_weights), identity
-        if t < 1 and ess < settings.ess * len(x):
+        if t < 1 and _due(settings, index, len(times) - 1, ess):
             parents, log_z = systematic(log_weights, run.noise.run), log_z + log_mean_exp(log_weights)
             now, ancestry, log_weights = now.clones(parents), ancestry[parents], torch.zeros_like(log_weights)
             resamplings += 1
@@ -157,6 +157,14 @@ def _refuse(flow: FlowMap, settings: SearchSettings, tilt: Tilt) -> None:
         )
     if settings.discretisation == "euler-maruyama" and not settings.jacobian:
         raise EditError("Euler-Maruyama samples exactly only by the gradient through the map: set jacobian to true.")
+
+
+def _due(settings: SearchSettings, index: int, steps: int, ess: float) -> bool:
+    """Whether to resample after step `index`: by the effective size, or the i-th of R times at i steps / (R + 1)."""
+    if settings.resamplings is None:
+        return ess < settings.ess * settings.particles
+    times = settings.resamplings + 1
+    return index in {round(i * steps / times) for i in range(1, times)}
 
 
 def _steers(run: Run, t: float) -> bool:

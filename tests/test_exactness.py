@@ -1,0 +1,124 @@
+"""The exactness benchmark: its measures measure, its problems are what they say, its commands write what they say."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from benchmarks import exactness, placement
+from benchmarks.exactness import gaussian_row, mixture_row, mmd, moments, ring_row, sliced_w2, slope, slopes
+from benchmarks.problems import eight_modes, gaussian, ring
+from editor.types import SearchSettings
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_moments_of_exact_draws_are_right():
+    problem, law = gaussian(2)
+    mean, cov = moments(problem.draw(20000, generator()), torch.zeros(20000, dtype=torch.float64), law)
+    assert mean.norm() < 0.03
+    assert cov < 0.05
+
+
+def test_log_z_of_each_problem_by_plain_monte_carlo():
+    for problem in (gaussian(2)[0], eight_modes(16)[0], ring()):
+        x = problem.flow.sample(100000, 1.0, generator())
+        worth = problem.reward(x).exp()
+        error = worth.std() / math.sqrt(len(x))
+        assert abs(worth.mean() - math.exp(problem.log_z)) < 4.5 * error
+
+
+def test_half_plane_numbers_by_weighted_data():
+    problem, exact = eight_modes(16)
+    x = problem.flow.sample(100000, 1.0, generator())
+    w = torch.softmax(problem.reward(x), 0)
+    assert float(w @ (x[:, 0] > 0).double()) == pytest.approx(exact.share, abs=0.01)
+    assert float(w @ problem.reward(x)) == pytest.approx(exact.reward, abs=0.005)
+    assert float(problem.reward(x).mean()) == pytest.approx(exact.data_reward, abs=0.1)
+
+
+def test_ring_density_and_reward_agree():
+    """rho_1 e^r is constant on the ring, whatever the direction."""
+    x = torch.tensor([[2.0, 0.0], [0.0, -2.0], [2**0.5, 2**0.5]], dtype=torch.float64)
+    values = ring().flow.log_density(x, 1.0) + ring().reward(x)
+    torch.testing.assert_close(values, values[:1].expand(3))
+    radii = ring().draw(5000, generator()).norm(dim=1)
+    assert radii.mean() == pytest.approx(2.005, abs=0.01)
+
+
+def test_distances_of_samples():
+    g = generator()
+    x, y = (torch.randn(500, 2, generator=g, dtype=torch.float64) for _ in range(2))
+    assert mmd(x, y) < 0.06
+    assert mmd(x, y + 1) > 0.2
+    assert sliced_w2(x, x) == 0
+    assert sliced_w2(x, x + torch.tensor([3.0, 0.0])) == pytest.approx(3 / math.sqrt(2))
+
+
+def test_slope_is_the_order():
+    rows = [{"steps": n, "log_z_error": 3 / n**2} for n in (2, 4, 8)]
+    assert slope(rows, "log_z_error") == pytest.approx(2)
+
+
+def test_euler_maruyama_has_step_size_bias_where_transport_has_none():
+    rows = [gaussian_row(2, 300, steps, rule, 6) for rule in exactness.DISCRETISATIONS for steps in (2, 8)]
+    transport, euler = slopes(rows)
+    assert euler["largest_z"] > 8
+    assert transport["largest_z"] < 4
+    assert euler["log_z_slope"] > 0.7
+
+
+def test_the_mixture_by_its_weights_has_the_exact_share():
+    problem, exact = eight_modes(16)
+    row, x = mixture_row(problem, "map", "no resampling", 200, 12)
+    assert abs(row["weighted_share"] - 100 * exact.share) < 10
+    assert row["share"] > 100 * exact.data_share
+    assert len(x) == 200
+    assert mixture_row(problem, "map", "one resampling", 100, 6)[0]["resamplings"] == 1
+    assert mixture_row(problem, "none", "top-32", 200, 12)[0]["share"] > 90
+
+
+def test_the_ring_needs_the_map_to_look_ahead():
+    by_map, by_denoiser = (ring_row(kind, 30, "euler-maruyama", 300)[0] for kind in ("map", "denoiser"))
+    assert by_map["mmd"] < by_denoiser["mmd"] / 2
+    assert by_map["resamplings"] < by_denoiser["resamplings"] / 3
+
+
+def test_the_command_writes_json_and_figures(tmp_path, monkeypatch, capsys):
+    """With the measurements made small; the quick mode itself is CI's."""
+    small = {
+        "gaussian": [gaussian_row(d, n, k, r, 2) for d in (2, 16) for n, k, r in
+                     ((16, 2, "transport"), (16, 4, "transport"), (16, 2, "euler-maruyama"), (16, 0, "exact"))],
+        "slopes": [], "mixture": [], "ring": [],
+    }  # fmt: skip
+    clouds = {name: torch.zeros(4, 2) for name in ("mixture, map, top-32", "ring, exact", "ring, map, transport, 50")}
+    monkeypatch.setattr(exactness, "measure", lambda quick: (small, clouds))
+    out = tmp_path / "out.json"
+    assert exactness.main(["--quick", "--json", str(out), "--plots", str(tmp_path / "plots")]) == 0
+    written = json.loads(out.read_text())
+    assert {"gaussian", "mixture", "ring"} <= set(written)
+    wanted = {"d", "particles", "steps", "discretisation", "mean_error", "cov_error", "log_z_error"}
+    assert all(wanted <= set(row) for row in written["gaussian"])
+    assert {p.name for p in (tmp_path / "plots").iterdir()} == {"exactness-gaussian.png", "exactness-laws.png"}
+    assert "| d | particles |" in capsys.readouterr().out
+
+
+def test_placement_from_a_pilot_run_evens_out_the_length(tmp_path):
+    out = tmp_path / "times.json"
+    assert placement.main(["--problem", "gaussian", "--particles", "200", "--pilot-steps", "20", "--steps", "4",
+                           "--json", str(out)]) == 0  # fmt: skip
+    result = json.loads(out.read_text())
+    SearchSettings(strength=1.0, times=tuple(result["times"]))
+    for numbers in (result["even"], result["placed"]):
+        assert numbers["discrepancy"] >= numbers["length"] ** 2 - 1e-9
+    assert result["placed"]["discrepancy"] < result["even"]["discrepancy"]
+
+
+def test_placement_from_a_file(tmp_path, capsys):
+    run = tmp_path / "run.json"
+    run.write_text(json.dumps({"times": [0.0, 0.5, 1.0], "lengths": [3.0, 1.0]}))
+    assert placement.main(["--pilot", str(run), "--steps", "2"]) == 0
+    assert json.loads(capsys.readouterr().out)["times"] == [pytest.approx(1 / 3)]
