@@ -23,7 +23,7 @@ from editor.runtime import prepare
 from rewards.plan import STUDIO
 from rewards.preprocess import pixel_patches
 from rewards.prompt import Question
-from rewards.vlm import VLM
+from rewards.vlm import VLM, Features
 from training import clock_language as language
 from training import clocks
 from training.data import RUNS, Pictures
@@ -185,30 +185,19 @@ def corpus(count: int = 6000) -> Iterator[str]:
 
 
 def row(clock: clocks.Clock, rng: Random, broken: bool) -> list[Question]:
-    """Seven questions of a picture: one often a plan, and two at least about the time."""
-    asked = language.questions(clock, rng)
+    """Six questions about a picture, half of them about the time; a broken picture answers no to everything."""
     if broken:
-        return [Question(*language_no(q)) for q in rng.sample(asked[-4:], 4)] + [
-            Question(*language_no(language.yes_no(clock, a, rng))) for a in rng.sample(language.ATTRIBUTES, 3)
-        ]
-    time, rest = [q for q in asked if ":" in q.text + q.answer][1:], asked
-    chosen = rng.sample(time, 3) + rng.sample(rest, 3)
-    found = [Question(q.text, q.answer) for q in chosen]
-    if rng.random() < 0.5:
-        wanted = language.request(clock, rng)
-        found.append(Question(STUDIO.fill(wanted.instruction), wanted.reply))
-    else:
-        found.append(Question(*_pair(rng.choice(rest))))
-    return found
+        asked = [language.yes_no(clock, a, rng) for a in ("time", "time", *rng.sample(language.ATTRIBUTES, 4))]
+        return [Question(q.text, "no") for q in asked]
+    asked = language.questions(clock, rng)
+    time = [q for q in asked if ":" in q.text + q.answer][1:]
+    return [Question(q.text, q.answer) for q in rng.sample(time, 3) + rng.sample(asked, 3)]
 
 
-def _pair(question: language.Question) -> tuple[str, str]:
-    return question.text, question.answer
-
-
-def language_no(question: language.Question) -> tuple[str, str]:
-    """The question with the answer that a picture of nothing gets."""
-    return question.text, "no"
+def planned(clock: clocks.Clock, rng: Random) -> list[Question]:
+    """An instruction about a picture with its plan."""
+    wanted = language.request(clock, rng)
+    return [Question(STUDIO.fill(wanted.instruction), wanted.reply)]
 
 
 def spoil(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -228,29 +217,39 @@ def spoil(images: Tensor, generator: torch.Generator) -> Tensor:
     return torch.stack(spoilt)
 
 
+def per_token(scores: Tensor, rows: list[list[Question]]) -> Tensor:
+    """Mean over answers (B, Q) of their nats over the square root of their length: long ones count more, not by length."""
+    lengths = torch.tensor([[1 + len(q.answer) / 4 for q in asked] for asked in rows])
+    return -(scores / lengths.sqrt()).mean()
+
+
 def learn_to_speak(vlm: VLM, total: int, batch: int, lr: float) -> None:
-    """Train the whole model until `total` images were seen; the mean loss of a token, short answers as whole ones."""
+    """Train the whole model until `total` images were seen: six questions of each picture, and plans for half of them.
+
+    Plans go in rows of their own, since padding and attention grow with the longest question of a row.
+    """
     vlm.model.train().requires_grad_(True)
     vlm.prompter.split = lru_cache(maxsize=100_000)(vlm.prompter.split)
     run = Run(FOLDER / "speak", nn.ModuleDict({"model": vlm.model}), optimizers(vlm.model, lr), seed=2)
     source, recent, bad = Source(), [], max(1, batch // 16)
     while run.images < total:
-        generator = run.generator()
+        generator, rng = run.generator(), Random(run.step)
         scenes, images = source.batch(batch, generator)
         images[:bad] = spoil(images[:bad], generator)
-        rng = Random(run.step)
         rows = [row(scene, rng, broken=i < bad) for i, scene in enumerate(scenes)]
+        plans = [planned(scene, rng) for scene in scenes[batch // 2 :]]
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            scores = vlm.score(vlm.features(images), rows)
-        lengths = torch.tensor([[1 + len(q.answer) / 8 for q in asked] for asked in rows])
-        value = -(scores / lengths.sqrt()).mean()
-        run.advance(value, batch, run.images / total)
-        recent.append({"short": -float(scores[:, :6].detach().mean()), "last": -float(scores[:, 6].detach().mean())})
-        if run.step % 100 == 0:
+            seen = vlm.features(images)
+            short = vlm.score(seen, rows)
+            long = vlm.score(Features(seen.tokens[batch // 2 :], (), seen.grid), plans)
+        run.advance(per_token(short, rows) + 0.5 * per_token(long, plans), batch, run.images / total)
+        recent.append({"short": -float(short.detach().mean()), "plan": -float(long.detach().mean())})
+        if run.step % 50 == 0:
             run.save()
             told = ", ".join(f"{k} {mean(r[k] for r in recent):.3f}" for k in recent[0])
             print(f"speak: {run.images} images, {run.seconds:.0f} s, nats an answer: {told}", flush=True)
             recent.clear()
+    run.save()
     run.averaged()
 
 
@@ -270,7 +269,7 @@ def save(vlm: VLM, folder: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--see", type=int, default=400_000, help="images of the first stage")
-    parser.add_argument("--speak", type=int, default=200_000, help="images of the second stage")
+    parser.add_argument("--speak", type=int, default=150_000, help="images of the second stage")
     parser.add_argument("--out", type=Path, default=FOLDER / "model")
     parser.add_argument("--start", type=Path, help="a trained folder to go on from, past the first stage")
     parser.add_argument("--threads", type=int, default=2)
@@ -281,5 +280,5 @@ if __name__ == "__main__":
         learn_to_see(model, arguments.see, batch=64, lr=1.5e-3)
     else:
         model = VLM.load(arguments.start)
-    learn_to_speak(model, arguments.speak, batch=32, lr=1.5e-3)
+    learn_to_speak(model, arguments.speak, batch=48, lr=1.5e-3)
     save(model, arguments.out)
