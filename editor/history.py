@@ -27,6 +27,8 @@ from editor.types import EditError
 __all__ = ["Edit", "History", "Recipe", "read_recipe", "save_result"]
 
 DAY = 86_400.0
+THUMBNAIL = 192
+"""Longest side of a thumbnail in pixels."""
 
 
 class Edit(SQLModel, table=True):
@@ -121,7 +123,7 @@ class History:
             if not self.source_path(edit).exists():
                 write(self.source_path(edit), images.to_png(source))
             save_result(self.result_path(edit), result, recipe)
-            save_result(self.thumbnail_path(edit), _small(result), None)
+            write(self.thumbnail_path(edit), images.to_thumbnail(result, THUMBNAIL))
             edit.size = sum(path.stat().st_size for path in self._paths(edit))
             session.add(edit)
             session.commit()
@@ -202,16 +204,10 @@ class History:
         return self.folder / "results" / f"{edit.id}.png"
 
     def thumbnail_path(self, edit: Edit) -> Path:
-        return self.folder / "thumbnails" / f"{edit.id}.png"
+        return self.folder / "thumbnails" / f"{edit.id}.webp"
 
     def _paths(self, edit: Edit) -> tuple[Path, ...]:
         return self.source_path(edit), self.result_path(edit), self.thumbnail_path(edit)
 
     def _session(self) -> Session:
         return Session(self.database, expire_on_commit=False)
-
-
-def _small(image: Image.Image, side: int = 256) -> Image.Image:
-    small = image.copy()
-    small.thumbnail((side, side))
-    return small

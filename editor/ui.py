@@ -67,14 +67,15 @@ def _wire(page: gr.Blocks, parts: dict[str, Any], desk: Desk) -> None:
 
     on(page.load, desk.arrive)
     on(parts["picture"].upload, desk.take)
-    on(parts["examples"].select, desk.take_example)
+    on(parts["examples"].click, desk.take_example)
+    on(parts["start_painting"].click, desk.paint_on)
     on(parts["effort"].input, desk.adopt)
     on(parts["make_plan"].click, desk.plan)
     on(parts["run"].click, desk.run)
     on(parts["instruction"].submit, desk.run)
     on(parts["stop"].click, desk.stop)
-    on(parts["candidates"].select, desk.pick)
-    on(parts["past"].select, desk.recall)
+    on(parts["candidates"].click, desk.pick)
+    on(parts["past"].click, desk.recall)
     on(parts["restore"].click, desk.restore)
     on(parts["further"].click, desk.further)
     on(parts["recipe_file"].upload, desk.use_recipe)
@@ -105,7 +106,7 @@ def _translated(handler: Callable[..., Any], parts: dict[str, Any]) -> Callable[
     if "event" not in wanted:
         return call
 
-    def call_with_event(values: dict[Any, Any], request: gr.Request, event: gr.SelectData) -> Iterator[Any]:
+    def call_with_event(values: dict[Any, Any], request: gr.Request, event: gr.EventData) -> Iterator[Any]:
         yield from call(values, request, event)
 
     return call_with_event

@@ -24,9 +24,17 @@ from editor.types import EditError, EditRequest
 from editor.ui_parts import (
     Form,
     Keeper,
+    busy,
+    chosen,
     ending_line,
+    file_name,
+    final_cards,
+    idle,
     link_to,
+    live_cards,
+    nothing,
     owner_of,
+    past_cards,
     plan_key,
     read_examples,
     read_mask,
@@ -38,15 +46,10 @@ from editor.ui_parts import (
     show_plan,
     show_settings,
     status,
-    thumbnails,
     waiting_line,
 )
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "assets" / "examples"
-
-IDLE: Form = {"run": gr.update(interactive=True, value="Run"), "stop": gr.update(visible=False)}
-BUSY: Form = {"run": gr.update(interactive=False, value="Running…"), "stop": gr.update(visible=True)}
-NOTHING: Form = {"shown": "", "result": gr.update(visible=False), "live": gr.update(visible=False)}
 
 
 @dataclass(frozen=True)
@@ -99,12 +102,16 @@ class Desk:
         except EditError as error:
             return {"picture": None, **status(str(error), "bad")}
         said = " ".join(loaded.notices) or "The picture is loaded: say what should be different."
-        return {"picture": serve(loaded.image), **show_plan(None), **status(said)}
+        return {"picture": serve(loaded.image), "paint": None, **show_plan(None), **status(said)}
 
-    def take_example(self, event: gr.SelectData) -> Form:
+    def take_example(self, event: gr.EventData) -> Form:
         """Put an example with its instruction on the page."""
-        path, instruction = self.examples[event.index]
+        path, instruction = chosen(event, self.examples)
         return {**self.take(path), "instruction": instruction, **status("An example is loaded: run it, or change it.")}
+
+    def paint_on(self, picture: str | None) -> Form:
+        """Put the picture under the brush."""
+        return {"paint": {"background": serve(read_picture(picture)), "layers": [], "composite": None}}
 
     def adopt(self, effort: str) -> Form:
         """Set the controls to an effort's settings."""
@@ -116,7 +123,7 @@ class Desk:
         yield status("Planning…", "busy")
         plan = self.jobs.call(lambda: self.editor.plan(image, instruction))
         said = status("This is the plan: change it as you like, then run.")
-        yield {**said, **show_plan(plan, plan_key(image, instruction)), "plan_box": gr.update(open=True)}
+        yield {**said, **show_plan(plan, plan_key(image, instruction))}
 
     # ------------------------------------------------------------------------------------------------------- the run
 
@@ -127,7 +134,7 @@ class Desk:
             plan, key, settings, mask = read_plan(form), plan_key(image, instruction), read_settings(form), None
             mask = read_mask(form, image)
             if plan is None or form["planned"] not in ("", key):
-                yield {**BUSY, **status("Planning…", "busy")}
+                yield {**busy(), **status("Planning…", "busy")}
                 plan = self.jobs.call(lambda: self.editor.plan(image, instruction))
                 yield show_plan(plan, key)
             todo = EditRequest(image=image, instruction=instruction, plan=plan, mask=mask, settings=settings)
@@ -135,13 +142,21 @@ class Desk:
             yield {"seed": settings.seed, **self._watched(job)}
             yield from self._watch(job, request)
         except Exception:
-            yield IDLE
+            yield idle()
             raise
 
     def _watched(self, job: Job) -> Form:
         """The page as it is while a job is waited for."""
-        empty = {"curve": "", "candidates": [], "checks": "", "details": "", "shown": ""}
-        return {**BUSY, **empty, "job": job.id, "result": gr.update(visible=False), "live": gr.update(visible=True)}
+        empty = {"curve": "", "candidates": "", "checks": "", "details": "", "shown": ""}
+        empty["refused"] = gr.update(visible=False)
+        return {
+            **busy(),
+            **empty,
+            "welcome": gr.update(visible=False),
+            "job": job.id,
+            "result": gr.update(visible=False),
+            "live": gr.update(visible=True),
+        }
 
     def _watch(self, job: Job, request: gr.Request) -> Iterator[Form]:
         """What the job does, until it is over; then its result."""
@@ -149,20 +164,32 @@ class Desk:
             if not seen.over:
                 yield self._live(seen)
         if job.state == "failed":
-            yield {**IDLE, **NOTHING, **status(job.error, "bad")}
+            yield {**idle(), **nothing(), **self._refused(job), **status(job.error, "bad")}
             return
-        kept = {**self._show(self.history.get(job.kept), request), **self._past(job.owner)}
-        final = {"candidates": thumbnails(job.update.candidates), "roundtrip": job.update.roundtrip}
-        yield {**IDLE, **kept, **final, **status(ending_line(job.update), "done")}
+        kept = {**self._show(self.history.get(job.kept), request), **self._past(job.owner, job.kept)}
+        yield {**idle(), **kept, **self._candidates(job, 0), **status(ending_line(job.update), "done")}
 
     def _live(self, job: Job) -> Form:
         update = job.update
         if update is None or not update.previews:
             return status(waiting_line(self.jobs, job), "busy")
-        previews = [(image, f"{score:.2f}") for image, score in zip(update.previews, update.scores, strict=True)]
-        said = f"{update.message}: step {update.step} of {update.steps}"
+        said = f"Searching: step {update.step} of {update.steps}"
         curve = ui_plots.curve(update.history, update.source_score, update.steps)
-        return {**status(said, "busy", update.step / max(1, update.steps)), "candidates": previews, "curve": curve}
+        line = status(said, "busy", update.step / max(1, update.steps))
+        return {**line, "candidates": live_cards(update), "curve": curve}
+
+    def _refused(self, job: Job) -> Form:
+        """What the model makes of a picture that it was to edit and could not."""
+        if job.update is None or job.update.roundtrip is None:
+            return {}
+        pair = serve(job.request.image), serve(job.update.roundtrip)
+        return {"refused": gr.update(value=pair, visible=True)}
+
+    def _candidates(self, job: Job, chosen: int) -> Form:
+        """What only a run that is remembered can show."""
+        update = job.update
+        roundtrip = gr.update(value=update.roundtrip, visible=update.roundtrip is not None)
+        return {"candidates": final_cards(update.candidates, update.plan, chosen), "roundtrip": roundtrip}
 
     def stop(self, job: str, token: str, request: gr.Request) -> Form:
         """End the run within a step."""
@@ -171,23 +198,25 @@ class Desk:
 
     # ------------------------------------------------------------------------------------------------- after the run
 
-    def pick(self, event: gr.SelectData, job: str, token: str, request: gr.Request) -> Form:
+    def pick(self, event: gr.EventData, job: str, token: str, request: gr.Request) -> Form:
         """Make another candidate the result."""
         owner = owner_of(token, request)
         run = self.jobs.get(job, owner)
         if run.state != "done":
             return {}
-        kept = self.history.made(owner, images.fingerprint(run.update.candidates[event.index].image))
+        kept = self.history.made(owner, images.fingerprint(chosen(event, run.update.candidates).image))
         kept = kept or Keeper(self.history, self.editor.profile.name)(run, event.index)
         said = status(f"Candidate {event.index + 1} is the result now.", "done")
-        return {**self._show(self.history.get(kept), request), **self._past(owner), **said}
+        shown = {**self._show(self.history.get(kept), request), **self._past(owner, kept)}
+        return {**shown, **self._candidates(run, event.index), **said}
 
-    def recall(self, event: gr.SelectData, listed: Sequence[str], token: str, request: gr.Request) -> Form:
+    def recall(self, event: gr.EventData, listed: Sequence[str], token: str, request: gr.Request) -> Form:
         """Show a past edit."""
-        edit = self.history.get(listed[event.index], owner_of(token, request))
+        edit = self.history.get(chosen(event, listed), owner := owner_of(token, request))
         depth = len(self.history.lineage(edit))
         said = f"“{edit.recipe.instruction}”" + (f", edit {depth} of its line" if depth > 1 else "")
-        return {**self._show(edit, request), "candidates": [], "job": "", **status(said, "done")}
+        shown = {**self._show(edit, request), **self._past(owner, edit.id)}
+        return {**shown, "candidates": "", "job": "", **status(said, "done")}
 
     def _show(self, edit: Edit, request: gr.Request) -> Form:
         """A kept edit with everything that is known of it."""
@@ -196,6 +225,8 @@ class Desk:
         pair, report = (serve(before), serve_bytes(data, file_name(edit))), edit.report
         return {
             "shown": edit.id,
+            "welcome": gr.update(visible=False),
+            "refused": gr.update(visible=False),
             "result": gr.update(visible=True),
             "live": gr.update(visible=True),
             "slider": pair,
@@ -208,7 +239,7 @@ class Desk:
             "checks": ui_views.checks(report["checks"]),
             "curve": ui_plots.curve(report["history"], report["source_score"], 0),
             "details": ui_views.details(report) + ui_plots.ancestry(report["history"], report["parents"]),
-            "roundtrip": None,
+            "roundtrip": gr.update(visible=False),
         }
 
     def restore(self, shown: str) -> Form:
@@ -239,8 +270,12 @@ class Desk:
     def _use(self, recipe: Recipe, image: Image.Image | None) -> Form:
         key = plan_key(image, recipe.instruction) if image else ""
         seed = {"seed": recipe.settings.seed, "lock": True, "effort": gr.update(value=None)}
-        plan = {**show_plan(recipe.plan, key), "plan_box": gr.update(open=True)}
-        return {"instruction": recipe.instruction, **plan, **show_settings(recipe.settings), **seed}
+        return {
+            "instruction": recipe.instruction,
+            **show_plan(recipe.plan, key),
+            **show_settings(recipe.settings),
+            **seed,
+        }
 
     def download(self, shown: str, strip: bool) -> Form:
         """The result's file, with its recipe or with the AI mark alone."""
@@ -253,21 +288,15 @@ class Desk:
         """Delete the edit that is shown."""
         owner = owner_of(token, request)
         self.history.delete(owner, shown)
-        return {**self._past(owner), **NOTHING, **status("The edit is deleted.")}
+        return {**self._past(owner), **nothing(), **status("The edit is deleted.")}
 
     def forget_all(self, token: str, request: gr.Request) -> Form:
         """Delete all edits of this owner."""
         owner = owner_of(token, request)
         count = self.history.clear(owner)
-        return {**self._past(owner), **NOTHING, **status(f"All {count} edits are deleted.")}
+        return {**self._past(owner), **nothing(), **status(f"All {count} edits are deleted.")}
 
-    def _past(self, owner: str) -> Form:
+    def _past(self, owner: str, shown: str = "") -> Form:
         edits = self.history.list(owner)
-        paths = [serve_bytes(self.history.thumbnail_path(edit).read_bytes(), "edit.png") for edit in edits]
-        past = [(path, edit.recipe.instruction) for path, edit in zip(paths, edits, strict=True)]
-        return {"listed": [edit.id for edit in edits], "past": past, "past_box": gr.update(visible=bool(edits))}
-
-
-def file_name(edit: Edit) -> str:
-    """Of the download; it doesn't tell the edit's id."""
-    return f"tiltedit-{edit.result[:8]}.png"
+        cards = past_cards(self.history, edits, shown)
+        return {"listed": [edit.id for edit in edits], "past": cards, "past_box": gr.update(visible=bool(edits))}

@@ -10,7 +10,9 @@ from editor import ui_views
 from editor.baselines import METHODS
 from editor.types import MAX_INSTRUCTION
 from editor.ui_desk import Desk
-from editor.ui_parts import EDIT_ONLY, PROTECT
+from editor.ui_parts import EDIT_ONLY, PROTECT, example_cards
+from editor.ui_stage import past, stage
+from editor.ui_views import CARDS_JS
 
 FIRST_EFFORT = "balanced"
 BROWSER_KEY = "tiltedit"
@@ -26,8 +28,8 @@ def lay_out(desk: Desk) -> dict[str, Any]:
         with gr.Column(scale=5, min_width=320, elem_id="left"):
             parts |= _request(desk) | _plan() | _settings(desk) | _mask() | _recipe()
         with gr.Column(scale=7, min_width=320, elem_id="right"):
-            parts |= _stage()
-    parts |= _past(desk) | _states(desk)
+            parts |= stage()
+    parts |= past(desk) | _states(desk)
     return parts
 
 
@@ -45,17 +47,12 @@ def _request(desk: Desk) -> dict[str, Any]:
         alt_text="The picture to edit",
         placeholder="Drop a picture here, paste one, or choose an example",
     )
-    examples = gr.Gallery(
-        [(path, instruction) for path, instruction in desk.examples],
-        label="Examples",
-        columns=4,
-        height="auto",
-        object_fit="cover",
-        allow_preview=False,
-        interactive=False,
-        buttons=[],
-        elem_id="examples",
+    examples = gr.HTML(
+        example_cards(desk.examples),
+        js_on_load=CARDS_JS,
         visible=bool(desk.examples),
+        padding=False,
+        elem_id="examples",
     )
     instruction = gr.Textbox(
         label="What should be different?",
@@ -171,146 +168,40 @@ def _settings(desk: Desk) -> dict[str, Any]:
 
 def _mask() -> dict[str, Any]:
     with gr.Accordion("Mask", open=False, elem_id="mask-box"):
-        gr.Markdown("A black and white picture of the same shape. Outside the edited part every pixel stays as it is.")
+        gr.Markdown("Mark a part of the picture. What may not be edited stays as it is, bit for bit.")
+        means = gr.Radio([EDIT_ONLY, PROTECT], value=EDIT_ONLY, label="The marked part", elem_id="mask-means")
+        start = gr.Button("Paint on the picture", size="sm", elem_id="start-painting")
+        paint = gr.ImageEditor(
+            type="filepath",
+            image_mode="RGBA",
+            format="png",
+            label="Paint what is marked",
+            sources=(),
+            transforms=(),
+            layers=False,
+            buttons=[],
+            brush=gr.Brush(default_size="auto", colors=["#14b8a6"], color_mode="fixed"),
+            height=320,
+            elem_id="paint",
+        )
         mask = gr.Image(
             type="filepath",
             image_mode=None,
             format="png",
             sources=["upload", "clipboard"],
-            label="Mask",
-            height=180,
+            label="Or a picture of the same shape, white where it is marked",
+            height=150,
             buttons=[],
             elem_id="mask",
             alt_text="The mask",
         )
-        means = gr.Radio([EDIT_ONLY, PROTECT], value=EDIT_ONLY, label="The mask means")
-    return {"mask": mask, "mask_means": means}
+    return {"start_painting": start, "paint": paint, "mask": mask, "mask_means": means}
 
 
 def _recipe() -> dict[str, Any]:
     with gr.Accordion("Use a recipe", open=False, elem_id="recipe-box"):
         gr.Markdown("Drop a PNG that Tiltedit saved: its instruction, plan and settings are set here.")
         return {"recipe_file": gr.File(type="filepath", file_types=[".png"], label="Result with a recipe", height=110)}
-
-
-def _stage() -> dict[str, Any]:
-    """What goes on, and what came out."""
-    line = gr.HTML(ui_views.status("Choose a picture, say what should be different, and run."), padding=False)
-    with gr.Column(visible=False, elem_id="result") as result:
-        with gr.Tabs():
-            with gr.Tab("Before | after"):
-                slider = gr.ImageSlider(
-                    format="png",
-                    type="filepath",
-                    show_label=False,
-                    label="Before and after",
-                    max_height=520,
-                    interactive=False,
-                    elem_id="slider",
-                )
-            with gr.Tab("Side by side"), gr.Row():
-                before, after = (
-                    gr.Image(
-                        type="filepath",
-                        format="png",
-                        label=label,
-                        buttons=["fullscreen"],
-                        alt_text=label,
-                        min_width=140,
-                        interactive=False,
-                    )
-                    for label in ("Before", "After")
-                )
-            with gr.Tab("Difference"):
-                difference = gr.Image(
-                    type="filepath",
-                    format="png",
-                    label="Change, four times as strong; grey is none",
-                    buttons=["fullscreen"],
-                    interactive=False,
-                    alt_text="The change of every pixel; grey is none",
-                )
-        with gr.Row(elem_id="actions"):
-            download = gr.DownloadButton("Download PNG", variant="primary", elem_id="download", min_width=120)
-            further = gr.Button("Edit the result further", elem_id="further", min_width=120)
-            restore = gr.Button("Back to these settings", elem_id="restore", min_width=120)
-        checks = gr.HTML(padding=False)
-    with gr.Column(visible=False, elem_id="live") as live:
-        candidates = gr.Gallery(
-            label="Candidates: the clean picture that each would become · score, model opinion",
-            columns=4,
-            height="auto",
-            object_fit="contain",
-            allow_preview=False,
-            interactive=False,
-            format="png",
-            buttons=[],
-            elem_id="candidates",
-        )
-        curve = gr.HTML(padding=False)
-        with gr.Accordion("How it was found", open=False, elem_id="how"):
-            details = gr.HTML(padding=False)
-            roundtrip = gr.Image(
-                label="Round trip: the source carried to the noise and back without an edit",
-                height=220,
-                format="png",
-                interactive=False,
-                buttons=[],
-                alt_text="The source's round trip",
-            )
-        with gr.Accordion("Share, file and deletion", open=False, elem_id="share"):
-            link = gr.Textbox(
-                label="Link to this result",
-                info="Whoever reaches this server and has the link can see it and edit from here.",
-                interactive=False,
-                buttons=["copy"],
-                elem_id="link",
-            )
-            strip = gr.Checkbox(
-                False,
-                label="Leave the recipe out of the download",
-                info="The mark that it is AI-edited stays.",
-                elem_id="strip",
-            )
-            forget = gr.Button("Delete this edit", variant="stop", size="sm", elem_id="forget")
-    return {
-        "status": line,
-        "result": result,
-        "slider": slider,
-        "before": before,
-        "after": after,
-        "difference": difference,
-        "download": download,
-        "further": further,
-        "restore": restore,
-        "checks": checks,
-        "live": live,
-        "candidates": candidates,
-        "curve": curve,
-        "details": details,
-        "roundtrip": roundtrip,
-        "link": link,
-        "strip": strip,
-        "forget": forget,
-    }
-
-
-def _past(desk: Desk) -> dict[str, Any]:
-    with gr.Column(visible=False, elem_id="past") as box:
-        gr.Markdown(f"## Your edits\n{desk.history.limits} They belong to this browser, or to your login.")
-        past = gr.Gallery(
-            label="Your edits, newest first",
-            show_label=False,
-            columns=8,
-            height="auto",
-            object_fit="cover",
-            allow_preview=False,
-            interactive=False,
-            buttons=[],
-            elem_id="past-gallery",
-        )
-        forget_all = gr.Button("Delete all of my edits", variant="stop", size="sm", elem_id="forget-all")
-    return {"past_box": box, "past": past, "forget_all": forget_all}
 
 
 def _states(desk: Desk) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import gradio as gr
@@ -20,6 +20,7 @@ from editor.history import Edit, History
 from editor.jobs import Job, Jobs
 from editor.recipe import Recipe
 from editor.types import Candidate, EditError, EditRequest, EditUpdate, SearchSettings
+from editor.ui_views import Card
 from rewards.base import Check, Plan
 
 Form = dict[str, Any]
@@ -28,12 +29,14 @@ Form = dict[str, Any]
 CONTROLS = ("strength", "method", "particles", "steps", "guidance", "noise", "lookahead", "lookahead_steps")
 """The settings that have a control of their own on the page."""
 PLAN = ("table", "caption", "keep", "planned")
-FIELDS = ("picture", "instruction", *PLAN, "mask", "mask_means", "base", "seed", "lock", *CONTROLS)
+FIELDS = ("picture", "instruction", *PLAN, "paint", "mask", "mask_means", "base", "seed", "lock", *CONTROLS)
 """What a run needs of the page."""
-PROTECT = "Protect the white part"
-EDIT_ONLY = "Edit the white part only"
-THUMBNAIL = 512
-"""Longest side in pixels of a candidate in the gallery."""
+PROTECT = "Protect it"
+EDIT_ONLY = "Edit nothing else"
+CARD = 256
+"""Longest side in pixels of a candidate's picture on its card."""
+
+T = TypeVar("T")
 
 
 # ------------------------------------------------------------------------------------------------------ reading a form
@@ -69,11 +72,11 @@ def plan_key(image: Image.Image, instruction: str) -> str:
 
 
 def read_mask(form: Form, image: Image.Image) -> Image.Image | None:
-    """The mask of the form, white where the edit may act."""
-    if form["mask"] is None:
-        return None
-    mask = images.load_mask(form["mask"], image.size)
-    return images.inverted(mask) if form["mask_means"] == PROTECT else mask
+    """The mask of the form, white where the edit may act: the painted one, or else the uploaded one."""
+    mask = images.painted_mask((form["paint"] or {}).get("layers") or (), image.size)
+    if mask is None and form["mask"] is not None:
+        mask = images.load_mask(form["mask"], image.size)
+    return images.inverted(mask) if mask is not None and form["mask_means"] == PROTECT else mask
 
 
 def read_settings(form: Form) -> SearchSettings:
@@ -95,11 +98,12 @@ def show_settings(settings: SearchSettings) -> Form:
 
 
 def show_plan(plan: Plan | None, planned: str = "") -> Form:
-    """The plan's fields; `planned` is the `plan_key` of what it was made for, empty for any."""
+    """The plan's fields, in sight; `planned` is the `plan_key` of what it was made for, empty for any."""
     if plan is None:
         return {"table": [["", "yes", 1.0]], "caption": "", "keep": "", "planned": ""}
     rows = [[check.question, check.expected, check.weight] for check in plan.checks]
-    return {"table": rows, "caption": plan.caption, "keep": "\n".join(plan.keep), "planned": planned}
+    keep = "\n".join(plan.keep)
+    return {"table": rows, "caption": plan.caption, "keep": keep, "planned": planned, "plan_box": gr.update(open=True)}
 
 
 # ------------------------------------------------------------------------------------------------------------ serving
@@ -114,12 +118,63 @@ def serve(image: Image.Image) -> str:
     return serve_bytes(images.to_png(image), "picture.png")
 
 
-def thumbnails(candidates: Sequence[Candidate]) -> list[tuple[Image.Image, str]]:
-    """Small pictures of the candidates with their scores, for a gallery."""
-    small = [candidate.image.copy() for candidate in candidates]
-    for image in small:
-        image.thumbnail((THUMBNAIL, THUMBNAIL))
-    return [(image, f"{candidate.score:.2f}") for image, candidate in zip(small, candidates, strict=True)]
+def live_cards(update: EditUpdate) -> str:
+    """Where each candidate would land, with its score."""
+    cards = [
+        Card(images.to_thumbnail(image, CARD), f"{score:.2f}", f"Candidate {k + 1} so far")
+        for k, (image, score) in enumerate(zip(update.previews, update.scores, strict=True))
+    ]
+    return ui_views.cards(cards, "Candidates", best=_best(update.scores))
+
+
+def final_cards(candidates: Sequence[Candidate], plan: Plan, chosen: int) -> str:
+    """The candidates that a run ended with, to choose from."""
+    cards = [
+        Card(
+            images.to_thumbnail(candidate.image, CARD),
+            f"{candidate.score:.2f}",
+            f"Use candidate {k + 1}",
+            tuple((check.question, after >= 0.5) for check, after in zip(plan.checks, candidate.checks, strict=True)),
+        )
+        for k, candidate in enumerate(candidates)
+    ]
+    return ui_views.cards(cards, "Candidates", best=chosen, choosable=True)
+
+
+def example_cards(examples: Sequence[tuple[str, str]]) -> str:
+    """The examples, to start from."""
+    cards = [
+        Card(images.to_thumbnail(images.load(path).image, CARD), instruction, f"Example: {instruction}")
+        for path, instruction in examples
+    ]
+    return ui_views.cards(cards, "Examples", choosable=True)
+
+
+def _best(scores: Sequence[float]) -> int | None:
+    return max(range(len(scores)), key=scores.__getitem__, default=None)
+
+
+def past_cards(history: History, edits: Sequence[Edit], shown: str) -> str:
+    """Past edits, to come back to."""
+    cards = [
+        Card(history.thumbnail_path(edit).read_bytes(), edit.recipe.instruction, f"Show: {edit.recipe.instruction}")
+        for edit in edits
+    ]
+    best = next((k for k, edit in enumerate(edits) if edit.id == shown), None)
+    return ui_views.cards(cards, "Your edits, newest first", best=best, choosable=True)
+
+
+def chosen(event: gr.EventData, items: Sequence[T]) -> T:
+    """The item that was clicked. Raises EditError for an index that is none of them."""
+    index = event.index
+    if type(index) is not int or not 0 <= index < len(items):
+        raise EditError("This is no longer there: reload the page.")
+    return items[index]
+
+
+def file_name(edit: Edit) -> str:
+    """Of the download; it doesn't tell the edit's id."""
+    return f"tiltedit-{edit.result[:8]}.png"
 
 
 def owner_of(token: str, request: gr.Request) -> str:
@@ -220,3 +275,21 @@ def ending_line(update: EditUpdate) -> str:
 
 def status(text: str, kind: str = "idle", share: float | None = None) -> Form:
     return {"status": ui_views.status(text, kind, share)}
+
+
+# ------------------------------------------------------------------------------------------------------------- states
+
+
+def idle() -> Form:
+    """The buttons when no run is watched. Made anew each time, because Gradio empties the updates that it is given."""
+    return {"run": gr.update(interactive=True, value="Run"), "stop": gr.update(visible=False)}
+
+
+def busy() -> Form:
+    """The buttons while a run is watched."""
+    return {"run": gr.update(interactive=False, value="Running…"), "stop": gr.update(visible=True)}
+
+
+def nothing() -> Form:
+    """No result is shown."""
+    return {"shown": "", "result": gr.update(visible=False), "live": gr.update(visible=False)}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -26,6 +28,63 @@ def status(text: str, kind: str = "idle", share: float | None = None) -> str:
     """One line about what goes on: kind 'idle', 'busy', 'done' or 'bad'; share in [0, 1] draws a bar."""
     bar = "" if share is None else f'<i class="bar" style="width:{100 * share:.0f}%"></i>'
     return f'<div class="status {kind}" role="status" aria-live="polite"><span>{escape(text)}</span>{bar}</div>'
+
+
+WELCOME = """<ol class="welcome">
+<li><b>Choose a picture.</b> Yours or an example. Nothing leaves the machine that runs this page.</li>
+<li><b>Say what should be different.</b> The model makes a plan of it: questions it will ask of every candidate.
+You may change them.</li>
+<li><b>Run.</b> Candidates set out from your picture. You watch where each would land, and can stop at any time.</li>
+<li><b>See why.</b> Each check before and after, the reward on its way, and every other candidate to choose from.</li>
+</ol>"""
+
+
+# -------------------------------------------------------------------------------------------------------------- cards
+
+
+@dataclass(frozen=True)
+class Card:
+    """A small picture (WebP) with its caption."""
+
+    picture: bytes
+    caption: str
+    alt: str
+    checks: tuple[tuple[str, bool], ...] = ()
+    """Questions with whether they hold."""
+
+
+def cards(items: Sequence[Card], label: str, best: int | None = None, choosable: bool = False) -> str:
+    """Pictures in a grid, the best one marked; choosable ones are buttons that `CARDS_JS` listens to."""
+    if not items:
+        return ""
+    shown = "".join(_card(item, index, index == best, choosable) for index, item in enumerate(items))
+    return f'<div class="cards" role="group" aria-label="{escape(label)}">{shown}</div>'
+
+
+def _card(card: Card, index: int, best: bool, choosable: bool) -> str:
+    tag, more = (
+        ("button", f' type="button" data-index="{index}" aria-pressed="{str(best).lower()}"')
+        if choosable
+        else ("div", "")
+    )
+    marks = "".join(
+        f'<i class="{"yes" if holds else "no"}" title="{escape(question)}">{"✓" if holds else "✕"}</i>'
+        for question, holds in card.checks
+    )
+    data = base64.b64encode(card.picture).decode()
+    return (
+        f'<{tag} class="card{" best" if best else ""}"{more}><img src="data:image/webp;base64,{data}" '
+        f'alt="{escape(card.alt)}"><span title="{escape(card.caption)}">{escape(card.caption)}{marks}</span></{tag}>'
+    )
+
+
+CARDS_JS = """
+element.addEventListener("click", (event) => {
+  const card = event.target.closest("[data-index]");
+  if (card) trigger("click", { index: Number(card.dataset.index) });
+});
+"""
+"""Run for the component that holds choosable cards: a click sends the card's index."""
 
 
 # ------------------------------------------------------------------------------------------------------------- checks

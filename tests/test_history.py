@@ -175,7 +175,7 @@ def test_deleting_removes_files_and_closes_the_gap_in_the_lineage(store):
     assert not history.thumbnail_path(second).exists()
     assert history.source_path(first).exists()
     assert history.clear("ann") == 2
-    assert [*history.folder.glob("*/*.png")] == []
+    assert [*history.folder.glob("*/*.*")] == []
     assert history.list("ann") == []
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms, ImageOps
 
-from editor import images
+from editor import images, loading
 from editor.types import EditError
 
 
@@ -166,7 +166,7 @@ def test_what_is_no_usable_picture_has_its_own_sentence(data, words):
 
 
 def test_bytes_are_limited_before_decoding(monkeypatch):
-    monkeypatch.setattr(images, "MAX_BYTES", 1000)
+    monkeypatch.setattr(loading, "MAX_BYTES", 1000)
     with pytest.raises(EditError, match="too large"):
         images.load(io.BytesIO(bytes(1001)))
 
