@@ -84,6 +84,16 @@ class Models:
         with self._lock:
             return self._vlm
 
+    @property
+    def rows(self) -> int | None:
+        """Candidates that one backward pass may hold; flow map and codec keep to it by themselves. None: no limit."""
+        return self.hardware.plan.rows if self.hardware.plan else None
+
+    @property
+    def gradient(self) -> bool:
+        """Whether there is memory to differentiate; if not, search by selection alone (guidance 0)."""
+        return self.hardware.plan is None or self.hardware.plan.gradient
+
     def tighten(self) -> MemoryPlan:
         """After running out of GPU memory: drop every model, take the next tighter plan and return it.
 
@@ -102,14 +112,13 @@ class Models:
     @torch.no_grad()
     def _bind(self, prompt: str) -> FluxFlowMap | SanaFlowMap:
         device, length = self.hardware.device, self.profile.text_tokens
-        rows = self.hardware.plan.rows if self.hardware.plan else None
         if self.profile.kind == "sana":
             sequence, mask = self._text.encode_prompt(
                 prompt, max_sequence_length=length, complex_human_instruction=SANA_INSTRUCTION
             )
-            return SanaFlowMap(self._transformer, sequence.to(device), mask.to(device), rows=rows)
+            return SanaFlowMap(self._transformer, sequence.to(device), mask.to(device), rows=self.rows)
         sequence, pooled, _ = self._text.encode_prompt(prompt, max_sequence_length=length)
-        return FluxFlowMap(self._transformer, sequence.to(device), pooled.to(device), rows=rows)
+        return FluxFlowMap(self._transformer, sequence.to(device), pooled.to(device), rows=self.rows)
 
     @cached_property
     def _transformer(self) -> FluxTransformer2DModel | SanaTransformer2DModel:
