@@ -7,6 +7,7 @@ in GB (1e9 bytes) and for the stated number of candidates in one backward pass.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import ceil, floor
 
 from editor.profiles import Profile, Repo
 from editor.types import EditError
@@ -163,7 +164,7 @@ def choose(profile: Profile, free: float, vlm_free: float | None = None) -> Memo
             return plan
     least = sum(need(profile, ladder(profile)[-1]).values())
     raise EditError(
-        f"The profile {profile.name} needs at least {least:.0f} GB of free GPU memory and there are {free:.0f} GB: "
+        f"The profile {profile.name} needs at least {ceil(least)} GB of free GPU memory and there are {floor(free)} GB: "
         "close other programs on the GPU or use the profile studio."
     )
 
