@@ -164,7 +164,7 @@ def choose(profile: Profile, free: float, vlm_free: float | None = None) -> Memo
             return plan
     least = sum(need(profile, ladder(profile)[-1]).values())
     raise EditError(
-        f"The profile {profile.name} needs at least {ceil(least)} GB of free GPU memory and there are {floor(free)} GB: "
+        f"The profile {profile.name} needs at least {ceil(least)} GB of free GPU memory, not {floor(free)} GB: "
         "close other programs on the GPU or use the profile studio."
     )
 
