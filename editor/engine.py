@@ -118,6 +118,8 @@ class Editor:
     def edit(self, request: EditRequest, stop: Event | None = None) -> Iterator[EditUpdate]:
         """Run an edit: updates as it goes, the last with `done`. `stop` ends it within a step with the best so far.
 
+        Where the machine's memory plan leaves no room for gradients, the search goes by noise and selection alone.
+
         Raises EditError with a sentence for what a person can put right; when a GPU's memory runs out, the next tighter
         memory plan is tried once.
         """
@@ -134,6 +136,9 @@ class Editor:
         update = EditUpdate(stage="plan", message="Planned the checks", plan=wanted)
         yield update
         settings = request.settings
+        if not self.models.gradient:
+            settings = settings.but(guidance=0.0)
+            request = replace(request, settings=settings)
         inverted = self.invert(request.image, settings.start, wanted.source)
         update = replace(
             update, stage="invert", message="Carried the picture back to where the edit starts",

@@ -218,7 +218,7 @@ def spoil(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def per_token(scores: Tensor, rows: list[list[Question]]) -> Tensor:
-    """Mean over answers (B, Q) of their nats over the square root of their length: long ones count more, not by length."""
+    """Mean over answers (B, Q) of their nats over the root of their length: long ones count more, but not by length."""
     lengths = torch.tensor([[1 + len(q.answer) / 4 for q in asked] for asked in rows])
     return -(scores / lengths.sqrt()).mean()
 
@@ -231,7 +231,7 @@ def learn_to_speak(vlm: VLM, total: int, batch: int, lr: float) -> None:
     vlm.model.train().requires_grad_(True)
     vlm.prompter.split = lru_cache(maxsize=100_000)(vlm.prompter.split)
     run = Run(FOLDER / "speak", nn.ModuleDict({"model": vlm.model}), optimizers(vlm.model, lr), seed=2)
-    source, recent, bad = Source(), [], max(1, batch // 16)
+    source, recent, bad = Source(), [], 1
     while run.images < total:
         generator, rng = run.generator(), Random(run.step)
         scenes, images = source.batch(batch, generator)
@@ -244,7 +244,7 @@ def learn_to_speak(vlm: VLM, total: int, batch: int, lr: float) -> None:
             long = vlm.score(Features(seen.tokens[batch // 2 :], (), seen.grid), plans)
         run.advance(per_token(short, rows) + 0.5 * per_token(long, plans), batch, run.images / total)
         recent.append({"short": -float(short.detach().mean()), "plan": -float(long.detach().mean())})
-        if run.step % 50 == 0:
+        if run.step % 100 == 0:
             run.save()
             told = ", ".join(f"{k} {mean(r[k] for r in recent):.3f}" for k in recent[0])
             print(f"speak: {run.images} images, {run.seconds:.0f} s, nats an answer: {told}", flush=True)
@@ -280,5 +280,5 @@ if __name__ == "__main__":
         learn_to_see(model, arguments.see, batch=64, lr=1.5e-3)
     else:
         model = VLM.load(arguments.start)
-    learn_to_speak(model, arguments.speak, batch=48, lr=1.5e-3)
+    learn_to_speak(model, arguments.speak, batch=16, lr=1.5e-3)
     save(model, arguments.out)
