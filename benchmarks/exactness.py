@@ -27,7 +27,7 @@ LOOKAHEADS = ("map", "denoiser", "none")
 DISCRETISATIONS = ("transport", "euler-maruyama")
 PUBLISHED_NOISE = {"map": 1.5, "denoiser": 1.0, "none": 1.5}
 """eps of the paper's mixture figure for each look-ahead."""
-SAMPLING = SearchSettings(method="fmtt-sampling", strength=1.0, renoise=0.0, noise=1.0)
+SAMPLING = SearchSettings(method="fmtt-sampling", strength=1.0, renoise=0.0, noise=1.0, corrections=1)
 Row = dict[str, Any]
 
 
@@ -135,7 +135,9 @@ def mixture_row(problem: Problem, lookahead: str, mode: str, particles: int, ste
     """Share of x_0 > 0 in per cent and mean reward of the particles as they lie, and as their weights count them."""
     settings = SAMPLING.but(particles=particles, steps=steps, lookahead=lookahead, noise=PUBLISHED_NOISE[lookahead])
     if mode == "top-32":
-        settings = settings.but(method="fmtt", keep=32, selections=3, guided=1.0, guidance=1.0, normalise=False)
+        settings = settings.but(
+            method="fmtt", keep=32, selections=3, guided=1.0, guidance=1.0, normalise=False, temperature=None
+        )
     else:
         settings = settings.but(discretisation="euler-maruyama", resamplings=int(mode == "one resampling"))
     last = run(problem, settings)

@@ -68,7 +68,7 @@ class SearchSettings:
     """A key of `editor.baselines.METHODS`."""
     particles: int = 8
     """Candidates carried at the same time."""
-    steps: int = 8
+    steps: int = 6
     """Time steps from t0 to 1."""
     strength: float = 0.8
     """How much may change, in (0, 1]: the search starts at t0 = 1 - strength."""
@@ -88,10 +88,11 @@ class SearchSettings:
     """eta of `eps_t = eta (1 - t)`, the noise of the tilted process."""
     move: float = 0.1
     """Fictitious time h of one Langevin move at a fixed t: noise `eps_t h`, drift `chi_t h`."""
-    corrections: int = 1
+    corrections: int = 2
     """Langevin moves at every time, each with its own look-ahead."""
-    temperature: float | None = None
-    """A correction that lowers the reward by d is kept with probability e^(-d / temperature); None keeps all."""
+    temperature: float | None = 0.0
+    """A search takes back a move that cost d of reward with probability 1 - e^(-d / temperature), when a correction
+    looks at it, and halves the particle's pace: 0 takes back every loss, None nothing."""
     keep: int = 2
     """Selection clones the best `keep` particles; equal to `particles` means none."""
     selections: int = 3

@@ -78,7 +78,7 @@ def test_the_mixture_by_its_weights_has_the_exact_share():
     assert row["share"] > 100 * exact.data_share
     assert len(x) == 200
     assert mixture_row(problem, "map", "one resampling", 100, 6)[0]["resamplings"] == 1
-    assert mixture_row(problem, "none", "top-32", 200, 12)[0]["share"] > 90
+    assert mixture_row(problem, "none", "top-32", 200, 12)[0]["share"] > 80
 
 
 def test_the_ring_needs_the_map_to_look_ahead():
