@@ -37,8 +37,6 @@ def build_page(desk: Desk) -> gr.Blocks:
 
 def launch_options(**chosen: Any) -> dict[str, Any]:
     """Arguments of `launch`: nothing leaves the machine, unforeseen errors stay inside; then what was chosen."""
-    font = [gr.themes.Font(name) for name in ("ui-sans-serif", "system-ui", "sans-serif")]
-    mono = [gr.themes.Font(name) for name in ("ui-monospace", "monospace")]
     defaults = {
         "share": False,
         "max_file_size": MAX_UPLOAD,
@@ -50,11 +48,25 @@ def launch_options(**chosen: Any) -> dict[str, Any]:
         "mcp_server": False,
         "show_error": False,
         "state_session_capacity": 1000,
-        "theme": gr.themes.Base(primary_hue="teal", neutral_hue="slate", radius_size="lg", font=font, font_mono=mono),
+        "theme": _theme(),
         "css": (HERE / "page.css").read_text(encoding="utf-8"),
         "js": (HERE / "page.js").read_text(encoding="utf-8"),
     }
     return defaults | chosen
+
+
+def _theme() -> gr.themes.Base:
+    """Fonts of the system, calm colours, and text on buttons that can be read."""
+    font = [gr.themes.Font(name) for name in ("ui-sans-serif", "system-ui", "sans-serif")]
+    mono = [gr.themes.Font(name) for name in ("ui-monospace", "monospace")]
+    theme = gr.themes.Base(primary_hue="teal", neutral_hue="slate", radius_size="lg", font=font, font_mono=mono)
+    return theme.set(
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_600",
+        button_primary_text_color="white",
+    )
 
 
 def _wire(page: gr.Blocks, parts: dict[str, Any], desk: Desk) -> None:

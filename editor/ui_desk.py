@@ -80,7 +80,7 @@ class Desk:
         token = token or secrets.token_urlsafe(16)
         owner = owner_of(token, request)
         efforts = [(self._effort(name), name) for name in self.editor.efforts]
-        yield {"token": token, "effort": gr.update(choices=efforts), **self._past(owner)}
+        yield {"token": token, "effort": gr.update(choices=efforts), **self._past(owner), **idle()}
         if (job := self.jobs.active(owner)) is not None:
             source, plan = job.request, show_plan(job.request.plan)
             yield {"picture": serve(source.image), "instruction": source.instruction, **plan, **self._watched(job)}

@@ -63,7 +63,7 @@ def _request(desk: Desk) -> dict[str, Any]:
         elem_id="instruction",
     )
     with gr.Row(elem_id="buttons"):
-        run = gr.Button("Run", variant="primary", elem_id="run", scale=3, min_width=90)
+        run = gr.Button("Run", variant="primary", interactive=False, elem_id="run", scale=3, min_width=90)
         stop = gr.Button("Stop", variant="stop", elem_id="stop", visible=False, scale=2, min_width=70)
         make_plan = gr.Button("Show the plan", elem_id="make-plan", scale=2, min_width=110)
     return {
@@ -85,7 +85,7 @@ def _plan() -> dict[str, Any]:
             datatype=["str", "str", "number"],
             type="array",
             column_count=3,
-            column_widths=["64%", "20%", "16%"],
+            column_widths=["56%", "24%", "20%"],
             interactive=True,
             wrap=True,
             label="Checks",

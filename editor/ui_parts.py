@@ -182,7 +182,7 @@ def owner_of(token: str, request: gr.Request) -> str:
     if request.username:
         return f"user:{request.username}"
     if not token:
-        raise EditError("This browser isn't known yet: reload the page.")
+        raise EditError("The page is still loading: try again in a moment.")
     return f"browser:{token}"
 
 

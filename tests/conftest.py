@@ -12,6 +12,20 @@ from editor.profiles import PROFILES
 from tests.tiny_flow import save_tiny_flow
 from tests.tiny_vlm import tiny_qwen25
 
+GRADIO_WARNINGS = (
+    # The server thread of a page that was closed leaves its event loop and the loop's own sockets to the collector.
+    "ignore:unclosed event loop:ResourceWarning",
+    r"ignore:unclosed <socket\.socket:ResourceWarning",
+    # Gradio's queue sets an option of pandas 2 that pandas 3 calls outdated.
+    "ignore:'future.no_silent_downcasting' is deprecated",
+)
+"""Warnings of Gradio's own code, which nobody here can put right; all others are errors."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in GRADIO_WARNINGS:
+        config.addinivalue_line("filterwarnings", line)
+
 
 @pytest.fixture(scope="session")
 def tiny_editor(tmp_path_factory: pytest.TempPathFactory) -> Editor:
@@ -22,7 +36,6 @@ def tiny_editor(tmp_path_factory: pytest.TempPathFactory) -> Editor:
         part.save_pretrained(folder / "vlm")
     profile = replace(PROFILES["studio"], size=32, least_psnr=-100.0)
     return Editor(Models(profile, Place(folder / "flow", folder / "vlm")))
-
 
 
 @pytest.fixture(scope="session")

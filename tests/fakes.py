@@ -69,7 +69,7 @@ class FakeEditor:
                 "roundtrip_psnr": 41.5,
                 "checks": tuple(CheckResult(check, 0.02, 0.97) for check in plan.checks),
                 "candidates": tuple(
-                    Candidate(image=image, score=score, checks=(0.97, 0.9), ancestor=i)
+                    Candidate(image=image, score=score, checks=(0.97,) * len(plan.checks), ancestor=i)
                     for i, (image, score) in enumerate(zip(dark, rewards[-1], strict=True))
                 ),
             }

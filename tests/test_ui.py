@@ -40,11 +40,11 @@ def came(username=None, **query):
     return SimpleNamespace(username=username, query_params=query, headers={"referer": "https://host/path/?x=1"})
 
 
-def form(picture, **changes):
+def form(image, **changes):
     first = SearchSettings(particles=3, steps=4)
     controls = ("strength", "method", "particles", "steps", "guidance", "noise", "lookahead", "lookahead_steps")
     fields = {name: getattr(first, name) for name in controls}
-    fields |= {"picture": picture, "instruction": "make it dark", "table": [["", "yes", 1]], "caption": "", "keep": ""}
+    fields |= {"picture": image, "instruction": "make it dark", "table": [["", "yes", 1]], "caption": "", "keep": ""}
     fields |= {
         "planned": "",
         "paint": None,
@@ -121,10 +121,12 @@ def test_a_plan_for_another_instruction_is_made_anew(desk, picture):
     ],
 )
 def test_what_a_person_can_put_right_is_said_and_frees_the_page(desk, picture, changes, words):
-    seen = []
+    seen = {}
+    running = (seen.update(change) for change in desk.run(form(picture, **changes), "ann", came()))
     with pytest.raises(EditError, match=words):
-        seen.extend(desk.run(form(picture, **changes), "ann", came()))
-    # the generator's last change before the error
+        list(running)
+    assert seen["run"]["interactive"]
+    assert not seen["stop"]["visible"]
 
 
 def test_a_failed_run_says_an_id_and_no_secret(desk, picture):

@@ -1,0 +1,260 @@
+"""The page in headless Chromium over a fake engine; screenshots of its states go to tests/output."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from editor import images
+from editor.recipe import read_recipe
+from editor.ui import build_page, launch_options
+from editor.ui_desk import Desk
+from tests.fakes import FakeEditor, clock_like
+
+CHROMIUM = Path("/usr/bin/chromium")
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+OUTPUT = Path(__file__).parent / "output"
+PATIENCE = 90_000
+"""Milliseconds to wait for what must come: the machine may be busy."""
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs chromium at /usr/bin/chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A page over the fake engine: its address and its desk."""
+    folder, patch = tmp_path_factory.mktemp("page"), pytest.MonkeyPatch()
+    patch.setenv("GRADIO_TEMP_DIR", str(folder / "cache"))
+    examples = folder / "examples"
+    examples.mkdir()
+    for name in ("one", "two"):
+        clock_like((120, 120)).save(examples / f"{name}.png")
+    listed = [
+        {"image": "one.png", "instruction": "Set it to 4:45"},
+        {"image": "two.png", "instruction": "One hour later"},
+    ]
+    (examples / "examples.json").write_text(json.dumps(listed))
+    clock_like((480, 360)).save(folder / "upload.png")
+    desk = Desk.open(FakeEditor(), folder / "history", examples)
+    page = build_page(desk)
+    _, address, _ = page.launch(**launch_options(prevent_thread_lock=True, quiet=True))
+    yield address, desk, folder / "upload.png"
+    page.close()
+    desk.close()
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium, served):
+    """Open the page in a new browser profile; at the end nothing may have been asked of another machine."""
+    contexts, strangers, errors = [], [], []
+
+    def watch(request):
+        if not request.url.startswith((served[0], "data:", "blob:")):
+            strangers.append(request.url)
+
+    def come(path="", **options):
+        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}} | options)
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE)
+        page = context.new_page()
+        page.on("request", watch)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(served[0] + path)
+        expect(page.locator("#run")).to_be_enabled(timeout=PATIENCE)
+        return page
+
+    yield come
+    for context in contexts:
+        context.close()
+    assert strangers == []
+    assert errors == []
+
+
+def says(page, words):
+    expect(page.locator(".status")).to_contain_text(re.compile(words), timeout=PATIENCE)
+
+
+def upload(page, path):
+    page.set_input_files("#picture input[type=file]", str(path))
+    says(page, "is loaded")
+
+
+def shoot(page, name):
+    OUTPUT.mkdir(exist_ok=True)
+    page.screenshot(path=OUTPUT / f"{name}.png", full_page=True)
+
+
+def ask(page, instruction):
+    page.fill("#instruction input", instruction)
+    page.press("#instruction input", "Enter")
+
+
+def test_an_edit_from_the_upload_to_the_download(visit, served, tmp_path):
+    _, desk, picture = served
+    page = visit()
+    shoot(page, "start")
+    upload(page, picture)
+    page.fill("#instruction input", "make it dark")
+    page.click("#make-plan")
+    says(page, "This is the plan")
+    expect(page.locator("#checks-table")).to_contain_text("Is it so: make it dark?", timeout=PATIENCE)
+    page.fill("#caption textarea", "a clock at night")
+    shoot(page, "plan")
+    desk.editor.pause = 1.0
+    page.click("#run")
+    says(page, "Searching: step [23]")
+    expect(page.locator("#candidates .card").first).to_be_visible()
+    shoot(page, "running")
+    desk.editor.pause = 0.0
+    says(page, "Done in .* 2 of 2 checks hold")
+    expect(page.locator(".checks")).to_contain_text("No 2 % → Yes 97 %")
+    slider = page.locator("#slider")
+    expect(slider.locator("img").first).to_be_visible(timeout=PATIENCE)
+    slider.scroll_into_view_if_needed()
+    still, box = slider.inner_html(), slider.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 4, box["y"] + box["height"] / 2, steps=4)
+    page.mouse.up()
+    page.wait_for_function("(still) => document.querySelector('#slider').innerHTML !== still", arg=still)
+    shoot(page, "result")
+    page.locator("#candidates .card").nth(2).click()
+    says(page, "Candidate 3 is the result now")
+    with page.expect_download() as download:
+        page.click("#download")
+    download.value.save_as(tmp_path / "result.png")
+    recipe = read_recipe(tmp_path / "result.png")
+    assert (recipe.candidate, recipe.plan.caption) == (2, "a clock at night")
+    assert images.load(tmp_path / "result.png").image.size == (480, 360)
+
+
+def test_enter_runs_a_reload_finds_the_run_and_escape_stops_it(visit, served):
+    _, desk, picture = served
+    page = visit()
+    upload(page, picture)
+    desk.editor.pause = 4.0
+    ask(page, "darker")
+    says(page, "Searching")
+    page.reload()
+    says(page, "Searching")
+    expect(page.locator("#instruction input")).to_have_value("darker")
+    page.keyboard.press("Escape")
+    desk.editor.pause = 0.2
+    says(page, "Stopped after step")
+    expect(page.locator("#run")).to_be_enabled()
+    expect(page.locator("#past-cards .card")).to_have_count(1)
+
+
+def test_going_back_branching_and_dropping_a_recipe(visit, served, tmp_path):
+    _, desk, _ = served
+    desk.editor.pause = 0.0
+    page = visit()
+    page.locator("#examples .card").first.click()
+    says(page, "An example is loaded")
+    page.click("#run")
+    says(page, "Done")
+    page.click("#further")
+    says(page, "The result is the picture now")
+    ask(page, "One hour later")
+    says(page, "Done")
+    expect(page.locator("#past-cards .card")).to_have_count(2)
+    page.locator("#past-cards .card").nth(1).click()
+    says(page, "Set it to 4:45")
+    page.click("#restore")
+    says(page, "Everything is as it was")
+    page.click("#share > button")
+    link = page.input_value("#link input, #link textarea")
+    edit = desk.history.get(link.split("edit=")[1])
+    guest = visit("?" + link.split("?")[1])
+    says(guest, "a result that was shared")
+    expect(guest.locator("#slider")).to_be_visible()
+    guest.click("#recipe-box > button")
+    guest.set_input_files("#recipe-box input[type=file]", str(desk.history.result_path(edit)))
+    says(guest, "The recipe is loaded")
+    expect(guest.locator("#instruction input")).to_have_value("Set it to 4:45")
+    shoot(guest, "recipe")
+
+
+def test_a_painted_mask_reaches_the_engine(visit, served):
+    _, desk, picture = served
+    desk.editor.pause = 0.0
+    page = visit()
+    upload(page, picture)
+    page.click("#mask-box > button")
+    page.click("#start-painting")
+    canvas = page.locator("#paint canvas").first
+    canvas.scroll_into_view_if_needed()
+    page.wait_for_timeout(4000)  # the brush says nothing when it is ready
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.4)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.55, box["y"] + box["height"] * 0.45, steps=5)
+    page.mouse.up()
+    page.wait_for_timeout(1500)
+    shoot(page, "mask")
+    ask(page, "darker here")
+    says(page, "Done")
+    mask = next(job.request.mask for job in desk.jobs._jobs.values() if job.request.instruction == "darker here")
+    assert mask.size == (480, 360)
+    assert 0 < mask.histogram()[255] < 480 * 360 / 2
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_a_phone(visit, served, scheme):
+    _, desk, picture = served
+    desk.editor.pause = 0.0
+    page = visit(viewport={"width": 390, "height": 844}, color_scheme=scheme)
+    upload(page, picture)
+    ask(page, "darker")
+    says(page, "Done")
+    for box in ("#settings", "#how", "#share"):
+        page.click(f"{box} > button")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    shoot(page, f"phone-{scheme}")
+
+
+def test_in_the_dark_and_with_errors_in_sentences(visit, served):
+    _, _, picture = served
+    page = visit(color_scheme="dark")
+    page.click("#run")
+    says(page, "There is no picture yet")
+    upload(page, picture)
+    ask(page, "a dog")
+    says(page, "The studio knows clocks only")
+    ask(page, "a bug")
+    says(page, r"Something went wrong inside \(error [0-9a-f]{8}\)")
+    expect(page.locator("#run")).to_be_enabled()
+    ask(page, "<b>darker</b>")
+    says(page, "Done")
+    expect(page.locator(".checks li").first).to_contain_text("<b>darker</b>")
+    shoot(page, "dark")
+
+
+def test_everything_has_a_name(visit):
+    page = visit()
+    unnamed = page.evaluate(
+        """() => [...document.querySelectorAll("button, input, textarea, img")].filter((part) => {
+          if (part.offsetParent === null || part.type === "file") return false;
+          const named = part.getAttribute("aria-label") || part.title || part.alt || part.textContent.trim()
+            || part.placeholder || (part.labels && part.labels.length);
+          return !named;
+        }).map((part) => part.outerHTML.slice(0, 160))"""
+    )
+    assert unnamed == []
