@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 from torch import Tensor
 
 COLOURS = {"transport": "tab:blue", "euler-maruyama": "tab:orange", "exact": "tab:gray"}
@@ -43,7 +44,9 @@ def draw_errors(rows: list[dict[str, Any]]) -> Figure:
 
 
 def _label(axes: Axes, x: str, y: str) -> None:
-    axes.set(xlabel=x, ylabel=y, xscale="log", yscale="log")
+    axes.set(xlabel=x, ylabel=y, yscale="log")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.grid(alpha=0.3, which="both")
 
 
@@ -51,12 +54,12 @@ def draw_clouds(clouds: dict[str, Tensor]) -> Figure:
     """Where the particles ended: the mixture by look-ahead and mode, the ring by look-ahead."""
     shown = [name for name in clouds if name.startswith("mixture")]
     rings = [name for name in clouds if name.startswith("ring")]
-    longest = max(name.rsplit(", ", 1)[1] for name in rings if name != "ring, exact")
+    longest = max((name.rsplit(", ", 1)[1] for name in rings if name != "ring, exact"), key=int)
     shown += [name for name in rings if name == "ring, exact" or name.endswith(f"euler-maruyama, {longest}")]
-    columns = 3
+    columns = 5
     lines = -(-len(shown) // columns)
-    figure = Figure(figsize=(3 * columns, 2.9 * lines), layout="constrained")
-    grid = figure.subplots(lines, columns, squeeze=False).flat
+    figure = Figure(figsize=(2.6 * columns, 2.5 * lines), layout="constrained")
+    grid = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axes in grid:
         axes.set_axis_off()
     for axes, name in zip(grid, shown, strict=False):
