@@ -459,8 +459,9 @@ def _changed(clock: Clock, attribute: str, rng: Random) -> Clock | None:
 def _checks(clock: Clock, attributes: tuple[str, ...]) -> list[dict[str, object]]:
     checks: list[dict[str, object]] = []
     for attribute in attributes:
-        if attribute == "time":
-            checks.append({"question": ASK_TIME[0], "expected": clock.time, "weight": 2.0})
+        if attribute != "second hand":
+            asked = open_questions(attribute)[0]
+            checks.append({"question": asked, "expected": value(clock, attribute), "weight": 2.0})
         checks.append({"question": ask_if(clock, attribute)[0], "expected": "yes", "weight": 1.0})
     return checks
 

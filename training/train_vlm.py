@@ -185,13 +185,14 @@ def corpus(count: int = 6000) -> Iterator[str]:
 
 
 def row(clock: clocks.Clock, rng: Random, broken: bool) -> list[Question]:
-    """Six questions about a picture, half of them about the time; a broken picture answers no to everything."""
+    """Six questions about a picture, two at least about the time; a broken picture answers no to everything."""
     if broken:
         asked = [language.yes_no(clock, a, rng) for a in ("time", "time", *rng.sample(language.ATTRIBUTES, 4))]
         return [Question(q.text, "no") for q in asked]
     asked = language.questions(clock, rng)
     time = [q for q in asked if ":" in q.text + q.answer][1:]
-    return [Question(q.text, q.answer) for q in rng.sample(time, 3) + rng.sample(asked, 3)]
+    firm = [language.yes_no(clock, a, rng) for a in rng.sample(language.ATTRIBUTES, 2)]
+    return [Question(q.text, q.answer) for q in [time[0], rng.choice(time[1:]), *firm, *rng.sample(asked, 2)]]
 
 
 def planned(clock: clocks.Clock, rng: Random) -> list[Question]:
@@ -224,7 +225,7 @@ def per_token(scores: Tensor, rows: list[list[Question]]) -> Tensor:
 
 
 def learn_to_speak(vlm: VLM, total: int, batch: int, lr: float) -> None:
-    """Train the whole model until `total` images were seen: six questions of each picture, and plans for half of them.
+    """Train the whole model until `total` images were seen: six questions of each picture, and plans for a quarter of them.
 
     Plans go in rows of their own, since padding and attention grow with the longest question of a row.
     """
@@ -237,11 +238,12 @@ def learn_to_speak(vlm: VLM, total: int, batch: int, lr: float) -> None:
         scenes, images = source.batch(batch, generator)
         images[:bad] = spoil(images[:bad], generator)
         rows = [row(scene, rng, broken=i < bad) for i, scene in enumerate(scenes)]
-        plans = [planned(scene, rng) for scene in scenes[batch // 2 :]]
+        first = batch - batch // 4
+        plans = [planned(scene, rng) for scene in scenes[first:]]
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             seen = vlm.features(images)
             short = vlm.score(seen, rows)
-            long = vlm.score(Features(seen.tokens[batch // 2 :], (), seen.grid), plans)
+            long = vlm.score(Features(seen.tokens[first:], (), seen.grid), plans)
         run.advance(per_token(short, rows) + 0.5 * per_token(long, plans), batch, run.images / total)
         recent.append({"short": -float(short.detach().mean()), "plan": -float(long.detach().mean())})
         if run.step % 100 == 0:
