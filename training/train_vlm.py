@@ -225,7 +225,7 @@ def per_token(scores: Tensor, rows: list[list[Question]]) -> Tensor:
 
 
 def learn_to_speak(vlm: VLM, total: int, batch: int, lr: float) -> None:
-    """Train the whole model until `total` images were seen: six questions of each picture, and plans for a quarter of them.
+    """Train the whole model until `total` images were seen: six questions each, and plans for a quarter of them.
 
     Plans go in rows of their own, since padding and attention grow with the longest question of a row.
     """
