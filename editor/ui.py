@@ -13,8 +13,9 @@ from editor.jobs import unexpected
 from editor.types import EditError
 from editor.ui_api import add_api
 from editor.ui_desk import Desk
+from editor.ui_forms import FIELDS, Form
 from editor.ui_layout import lay_out
-from editor.ui_parts import FIELDS, Form, status
+from editor.ui_parts import status
 
 HERE = Path(__file__).resolve().parent
 MAX_UPLOAD = "20mb"

@@ -12,7 +12,8 @@ from editor import images
 from editor.jobs import Job, unexpected
 from editor.types import EditError, EditRequest
 from editor.ui_desk import Desk
-from editor.ui_parts import read_picture, report_of, serve_bytes
+from editor.ui_forms import read_picture
+from editor.ui_parts import report_of, serve_bytes
 from rewards.base import Plan
 
 
@@ -34,12 +35,12 @@ class Api:
         self,
         image: str,
         instruction: str,
-        plan: dict[str, Any] | None,
-        mask: str | None,
-        effort: str,
-        strength: float | None,
-        seed: float,
-        request: gr.Request,
+        plan: dict[str, Any] | None = None,
+        mask: str | None = None,
+        effort: str = "",
+        strength: float | None = None,
+        seed: float = 0,
+        request: gr.Request = None,
     ) -> Iterator[tuple[dict[str, Any], str | None]]:
         """Edit an image from one sentence.
 
@@ -105,10 +106,11 @@ def add_api(desk: Desk) -> None:
     """Add the endpoints to the page that is being built."""
     api, efforts = Api(desk), list(desk.editor.efforts)
     with gr.Column(visible=False):
-        image = gr.Image(type="filepath", image_mode=None, label="image", format="png")
+        # Files and not images, so that nothing but the safe loader opens them.
+        image = gr.File(label="image")
         instruction = gr.Textbox(label="instruction")
         plan = gr.JSON(None, label="plan")
-        mask = gr.Image(type="filepath", image_mode=None, label="mask", format="png")
+        mask = gr.File(label="mask")
         effort = gr.Radio(efforts, value=efforts[0], label="effort")
         strength = gr.Number(None, label="strength")
         seed = gr.Number(0, label="seed", precision=0)

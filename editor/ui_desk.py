@@ -21,8 +21,8 @@ from editor.history import Edit, History
 from editor.jobs import Job, Jobs
 from editor.recipe import Recipe, encode_result, read_recipe
 from editor.types import EditError, EditRequest
+from editor.ui_forms import Form, plan_key, read_mask, read_picture, read_plan, read_settings, show_plan, show_settings
 from editor.ui_parts import (
-    Form,
     Keeper,
     busy,
     chosen,
@@ -35,16 +35,9 @@ from editor.ui_parts import (
     nothing,
     owner_of,
     past_cards,
-    plan_key,
     read_examples,
-    read_mask,
-    read_picture,
-    read_plan,
-    read_settings,
     serve,
     serve_bytes,
-    show_plan,
-    show_settings,
     status,
     waiting_line,
 )

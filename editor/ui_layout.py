@@ -10,7 +10,8 @@ from editor import ui_views
 from editor.baselines import METHODS
 from editor.types import MAX_INSTRUCTION
 from editor.ui_desk import Desk
-from editor.ui_parts import EDIT_ONLY, PROTECT, example_cards
+from editor.ui_forms import EDIT_ONLY, PROTECT, undecoded, undecoded_layers
+from editor.ui_parts import example_cards
 from editor.ui_stage import past, stage
 from editor.ui_views import CARDS_JS
 
@@ -67,7 +68,7 @@ def _request(desk: Desk) -> dict[str, Any]:
         stop = gr.Button("Stop", variant="stop", elem_id="stop", visible=False, scale=2, min_width=70)
         make_plan = gr.Button("Show the plan", elem_id="make-plan", scale=2, min_width=110)
     return {
-        "picture": picture,
+        "picture": undecoded(picture),
         "examples": examples,
         "instruction": instruction,
         "run": run,
@@ -195,7 +196,7 @@ def _mask() -> dict[str, Any]:
             elem_id="mask",
             alt_text="The mask",
         )
-    return {"start_painting": start, "paint": paint, "mask": mask, "mask_means": means}
+    return {"start_painting": start, "paint": undecoded_layers(paint), "mask": undecoded(mask), "mask_means": means}
 
 
 def _recipe() -> dict[str, Any]:

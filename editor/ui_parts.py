@@ -1,9 +1,8 @@
-"""Between the page's fields and the engine's types: reading forms, serving pictures, naming owners, keeping results."""
+"""What the handlers are made of: serving pictures, naming owners, keeping results, saying how things stand."""
 
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,91 +18,15 @@ from editor import images, ui_views
 from editor.history import Edit, History
 from editor.jobs import Job, Jobs
 from editor.recipe import Recipe
-from editor.types import Candidate, EditError, EditRequest, EditUpdate, SearchSettings
+from editor.types import Candidate, EditError, EditRequest, EditUpdate
+from editor.ui_forms import Form
 from editor.ui_views import Card
-from rewards.base import Check, Plan
+from rewards.base import Plan
 
-Form = dict[str, Any]
-"""Values of the page's fields by the names of their components."""
-
-CONTROLS = ("strength", "method", "particles", "steps", "guidance", "noise", "lookahead", "lookahead_steps")
-"""The settings that have a control of their own on the page."""
-PLAN = ("table", "caption", "keep", "planned")
-FIELDS = ("picture", "instruction", *PLAN, "paint", "mask", "mask_means", "base", "seed", "lock", *CONTROLS)
-"""What a run needs of the page."""
-PROTECT = "Protect it"
-EDIT_ONLY = "Edit nothing else"
 CARD = 256
 """Longest side in pixels of a candidate's picture on its card."""
 
 T = TypeVar("T")
-
-
-# ------------------------------------------------------------------------------------------------------ reading a form
-
-
-def read_picture(path: str | None) -> Image.Image:
-    if path is None:
-        raise EditError("There is no picture yet: upload one or choose an example.")
-    return images.load(path).image
-
-
-def read_plan(form: Form) -> Plan | None:
-    """The plan as it stands in the table; None if the table is empty. Raises EditError for what is no plan."""
-    rows = [[str(cell or "").strip() for cell in row] for row in form["table"]]
-    rows = [row for row in rows if row[0]]
-    if not rows:
-        return None
-    try:
-        checks = tuple(Check(question, _expected(expected), float(weight or 1)) for question, expected, weight in rows)
-        keep = tuple(line.strip() for line in form["keep"].splitlines() if line.strip())
-        return Plan(checks, form["caption"].strip(), keep)
-    except ValueError as error:
-        raise EditError(f"The plan can't be used: {error}") from error
-
-
-def _expected(text: str) -> str:
-    return text.lower() if text.lower() in ("yes", "no") else text or "yes"
-
-
-def plan_key(image: Image.Image, instruction: str) -> str:
-    """Names what a plan was made for."""
-    return f"{images.fingerprint(image)} {instruction}"
-
-
-def read_mask(form: Form, image: Image.Image) -> Image.Image | None:
-    """The mask of the form, white where the edit may act: the painted one, or else the uploaded one."""
-    mask = images.painted_mask((form["paint"] or {}).get("layers") or (), image.size)
-    if mask is None and form["mask"] is not None:
-        mask = images.load_mask(form["mask"], image.size)
-    return images.inverted(mask) if mask is not None and form["mask_means"] == PROTECT else mask
-
-
-def read_settings(form: Form) -> SearchSettings:
-    """The base settings with what the controls say; the seed is new unless it is locked. Raises EditError."""
-    base: SearchSettings = form["base"]
-    seed = int(form["seed"] or 0) if form["lock"] else secrets.randbelow(2**32)
-    controls = {name: form[name] for name in CONTROLS}
-    if (controls["steps"], controls["strength"]) != (base.steps, base.strength):
-        controls["times"] = None  # they belonged to the other number of steps and the other start
-    try:
-        return base.but(seed=seed, keep=min(base.keep, controls["particles"]), **controls)
-    except ValueError as error:
-        raise EditError(f"The settings can't be used: {error}") from error
-
-
-def show_settings(settings: SearchSettings) -> Form:
-    """The controls at these settings."""
-    return {"base": settings, **{name: getattr(settings, name) for name in CONTROLS}}
-
-
-def show_plan(plan: Plan | None, planned: str = "") -> Form:
-    """The plan's fields, in sight; `planned` is the `plan_key` of what it was made for, empty for any."""
-    if plan is None:
-        return {"table": [["", "yes", 1.0]], "caption": "", "keep": "", "planned": ""}
-    rows = [[check.question, check.expected, check.weight] for check in plan.checks]
-    keep = "\n".join(plan.keep)
-    return {"table": rows, "caption": plan.caption, "keep": keep, "planned": planned, "plan_box": gr.update(open=True)}
 
 
 # ------------------------------------------------------------------------------------------------------------ serving

@@ -16,8 +16,9 @@ GRADIO_WARNINGS = (
     # The server thread of a page that was closed leaves its event loop and the loop's own sockets to the collector.
     "ignore:unclosed event loop:ResourceWarning",
     r"ignore:unclosed <socket\.socket:ResourceWarning",
-    # Gradio's queue sets an option of pandas 2 that pandas 3 calls outdated.
+    # Gradio's queue uses what was new in pandas 2 and is outdated in pandas 3.
     "ignore:'future.no_silent_downcasting' is deprecated",
+    "ignore:The copy keyword is deprecated",
 )
 """Warnings of Gradio's own code, which nobody here can put right; all others are errors."""
 

@@ -14,7 +14,7 @@ from editor.recipe import read_recipe
 from editor.types import EditError, SearchSettings
 from editor.ui import build_page, launch_options
 from editor.ui_desk import Desk
-from editor.ui_parts import EDIT_ONLY, PROTECT, read_mask, read_plan, read_settings
+from editor.ui_forms import EDIT_ONLY, PROTECT, read_mask, read_plan, read_settings
 from tests.fakes import FakeEditor, clock_like
 
 
@@ -272,8 +272,8 @@ def test_masks_are_painted_or_uploaded_and_mean_edit_or_protect(picture, tmp_pat
     layer.paste((20, 184, 166, 255), (0, 0, 80, 120))
     layer.save(tmp_path / "layer.png")
     layer.getchannel("A").save(tmp_path / "mask.png")
-    painted = {"background": None, "layers": [str(tmp_path / "layer.png")], "composite": None}
-    for fields in ({"paint": painted}, {"mask": str(tmp_path / "mask.png"), "paint": {"layers": []}}):
+    painted = {"layers": [str(tmp_path / "layer.png")]}
+    for fields in ({"paint": painted}, {"mask": str(tmp_path / "mask.png")}):
         mask = read_mask(form(picture, **fields), clock_like())
         assert (mask.getpixel((10, 10)), mask.getpixel((150, 10))) == (255, 0)
         mask = read_mask(form(picture, mask_means=PROTECT, **fields), clock_like())
