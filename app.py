@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from editor.engine import Editor
+from editor.runtime import prepare
 from editor.types import EditError
 from editor.ui import build_page, launch_options
 from editor.ui_desk import Desk
@@ -37,6 +38,7 @@ def _login(text: str) -> tuple[str, str]:
 
 def main(argv: list[str] | None = None) -> int:
     chosen = parse(argv)
+    prepare()
     try:
         desk = Desk.open(Editor.load(chosen.profile), chosen.history)
     except EditError as error:

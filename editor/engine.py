@@ -37,10 +37,11 @@ from editor.types import (
 from rewards.plan import TEMPLATES, Refused, plan
 from rewards.vlm import Calls
 
+_STUDIED = SearchSettings(strength=0.75, renoise=0.15, noise=0.05, guidance=3.0)
 EFFORTS: Mapping[str, SearchSettings] = {
-    "fast": SearchSettings(particles=4, steps=6, corrections=1),
-    "balanced": SearchSettings(particles=8, steps=8, corrections=1),
-    "thorough": SearchSettings(particles=12, steps=12, corrections=2),
+    "fast": _STUDIED.but(particles=4, steps=4, corrections=2),
+    "balanced": _STUDIED.but(particles=6, steps=5, corrections=3),
+    "thorough": _STUDIED.but(particles=8, steps=8, corrections=4),
 }
 """Presets of the page and the command line, by name."""
 INVERSION_STEPS = 8

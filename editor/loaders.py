@@ -33,7 +33,6 @@ from transformers import (
 )
 
 from editor.adapters import FluxFlowMap, SanaFlowMap
-from editor.quantize import quantize_nf4
 from editor.twotime import MARK, load_flow_map_lora, load_two_time
 from editor.types import EditError
 
@@ -59,6 +58,8 @@ def load_transformer(
         load_flow_map_lora(transformer, lora)
         nn.Module.to(transformer, dtype)
     if nf4:
+        from editor.quantize import quantize_nf4  # slow to import, and nobody else needs it
+
         for name, blocks in transformer.named_children():
             if name.endswith("transformer_blocks"):
                 quantize_nf4(blocks, device, dtype)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from bitsandbytes.nn import Linear4bit
 from jaxtyping import Float
 from torch import Tensor
 from transformers import (
@@ -121,11 +120,15 @@ class VLM:
             )
         except OSError as error:
             raise ValueError(f"No VLM at {source}: name a folder that holds one, or download it first.") from error
+        if quantization is None:
+            return cls(model.to(device), processor)
+        from bitsandbytes.nn import Linear4bit  # slow to import, and nobody else needs it
+
         for layer in model.modules():
             if isinstance(layer, Linear4bit):
                 # On some CPUs a pass without gradients would repack the weights for good, and break those with.
                 layer.support_avx512bf16_for_cpu = False
-        return cls(model if quantization else model.to(device), processor)
+        return cls(model, processor)
 
     @property
     def device(self) -> torch.device:

@@ -87,7 +87,7 @@ def train(total: int, lr: float) -> AutoencoderTiny:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=90_000)
+    parser.add_argument("--images", type=int, default=60_000)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()

@@ -178,7 +178,7 @@ def train(
     total: int, batch: int, lr: float, compiled: bool, start: Path | None = None
 ) -> tuple[FlowNetwork, AutoencoderTiny]:
     """Train until `total` images were seen: a fifth on the diagonal alone, then a quarter of each batch off it."""
-    vae = AutoencoderTiny.from_pretrained(RUNS / "autoencoder" / "vae")
+    vae = AutoencoderTiny.from_pretrained(RUNS / "autoencoder" / "vae" if start is None else start / "vae")
     latents = encode_all(vae)
     shift, factor = scale(vae, latents)
     scenes = [clocks.sample(TRAIN + i) for i in range(len(latents))]
@@ -223,7 +223,7 @@ def train(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=500_000)
+    parser.add_argument("--images", type=int, default=160_000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--compile", action="store_true", help="compile the network: two minutes, then a third faster")

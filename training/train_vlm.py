@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import Qwen2_5_VLProcessor
 
 from editor.runtime import prepare
 from rewards.plan import STUDIO
@@ -255,11 +256,14 @@ def learn_to_speak(vlm: VLM, total: int, batch: int, lr: float) -> None:
     run.averaged()
 
 
-def build() -> VLM:
-    """A new model with the world's tokenizer; the same one every time."""
+def build(folder: Path = FOLDER) -> VLM:
+    """A new model. Its tokenizer is learned once and kept beside the checkpoints: weights mean nothing without it."""
     torch.manual_seed(0)
-    tokenizer = new_tokenizer(corpus(), vocab_size=1024)
-    return VLM(new_model(tokenizer), new_processor(tokenizer), frozen=False)
+    kept = folder / "processor"
+    if not kept.exists():
+        new_processor(new_tokenizer(corpus(), vocab_size=1024)).save_pretrained(kept)
+    processor = Qwen2_5_VLProcessor.from_pretrained(kept)
+    return VLM(new_model(processor.tokenizer), processor, frozen=False)
 
 
 def save(vlm: VLM, folder: Path) -> None:
@@ -270,8 +274,8 @@ def save(vlm: VLM, folder: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--see", type=int, default=400_000, help="images of the first stage")
-    parser.add_argument("--speak", type=int, default=150_000, help="images of the second stage")
+    parser.add_argument("--see", type=int, default=64_000, help="images of the first stage")
+    parser.add_argument("--speak", type=int, default=34_000, help="images of the second stage")
     parser.add_argument("--out", type=Path, default=FOLDER / "model")
     parser.add_argument("--start", type=Path, help="a trained folder to go on from, past the first stage")
     parser.add_argument("--threads", type=int, default=2)
@@ -282,5 +286,5 @@ if __name__ == "__main__":
         learn_to_see(model, arguments.see, batch=64, lr=1.5e-3)
     else:
         model = VLM.load(arguments.start)
-    learn_to_speak(model, arguments.speak, batch=16, lr=1.5e-3)
+    learn_to_speak(model, arguments.speak, batch=16, lr=1.2e-3)
     save(model, arguments.out)

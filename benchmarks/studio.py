@@ -1,0 +1,258 @@
+"""How good the studio's parts are on clocks that nothing has seen: `python -m benchmarks.studio [--quick] --json OUT`.
+
+Autoencoder, inversion, flow map, VLM and plans each against the truth of the renderer; edits read by geometry
+(`benchmarks.judge`), beside best of N with as many network evaluations. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+
+from benchmarks.judge import minutes_off, read
+from editor import images
+from editor.baselines import planned_nfe
+from editor.engine import EFFORTS, Editor
+from editor.runtime import prepare
+from editor.types import EditError, EditRequest, FlowMap, Latents, SearchSettings
+from rewards.plan import STUDIO, parse
+from rewards.prompt import Question
+from training import clock_language as language
+from training import clocks
+from training.world import TEST
+
+FIRST = TEST + 100_000
+"""Seeds of this measurement, away from those of the tests."""
+EDITED = TEST + 200_000
+BATCH = 25
+ELSEWHERE = (
+    """
+put sunglasses on the penguin; turn my kitchen into a sauna; remove the tourists from the beach; add fog to the
+harbour; make grandma look younger; replace the sofa by a hammock; translate the menu into Spanish; blur the
+licence plate; give the kangaroo boxing gloves; make the soup steam; what breed is this?; straighten the
+horizon; write a poem; fill the pool with jelly; let the curtains blow in the wind; add graffiti to the wall;
+make the bread look burnt; turn the pencil drawing into an oil painting; swap the two footballers; make the
+penguin wave; close her eyes; add a moustache to the mayor; paint the fence; make it look like 1920; remove the
+red eyes; sharpen the photo; make the lawn greener; asdf qwer; put the trophy on the shelf; open the umbrella;
+add more cheese to the burger; crop to a square; change the language of the sign; make the tractor fly; show the
+back of the statue; add subtitles; who is in the picture?; make the tent bigger; turn the lights on in the
+skyscraper; add rain on the windscreen; make the violin invisible; hang laundry between the houses; turn the
+cactus into a lollipop; let the astronaut smile; remove the watermark; put a helmet on the cyclist; fold the
+newspaper; make the tiger sleep; pour milk into the glass; light the fireplace
+""".replace("\n", " ")
+    .strip()
+    .split("; ")
+)
+"""Sentences of other pictures; their nouns and verbs are mostly not in the training's lists."""
+
+
+def scenes(count: int, first: int = FIRST) -> list[clocks.Clock]:
+    return [clocks.sample(first + i) for i in range(count)]
+
+
+def squares(shown: list[clocks.Clock]) -> torch.Tensor:
+    return torch.cat([images.to_unit(clocks.render(clock)) for clock in shown])
+
+
+def parts(values: torch.Tensor) -> Iterator[torch.Tensor]:
+    yield from values.split(BATCH)
+
+
+@torch.no_grad()
+def autoencoder(editor: Editor, count: int) -> dict[str, float]:
+    """Mean PSNR in dB of the reconstruction."""
+    codec, seen = editor.models.codec, squares(scenes(count))
+    back = torch.cat([codec.render(codec.encode(part)) for part in parts(seen)])
+    return {"psnr": statistics.mean(images.psnr(a, b) for a, b in zip(back, seen, strict=True))}
+
+
+def inversion(editor: Editor, count: int) -> dict[str, float]:
+    """PSNR in dB of the round trip against the autoencoder's own reconstruction, at the balanced strength."""
+    shown, start = scenes(count), EFFORTS["balanced"].start
+    found = [editor.invert(clocks.render(c), start, language.caption(c)).inversion_psnr for c in shown]
+    return {"t0": start, "mean": statistics.mean(found), "least": min(found)}
+
+
+@torch.no_grad()
+def flow_map(editor: Editor, count: int) -> dict[str, float]:
+    """Root mean square errors in latents of deviation 1: the semigroup law, and k steps against 50, from t = 0.2."""
+    shown, generator, start = scenes(count), torch.Generator().manual_seed(0), 0.2
+    latents = editor.models.codec.encode(squares(shown))
+    x = (1 - start) * torch.randn(latents.shape, generator=generator) + start * latents
+    flows = [editor.models.condition(language.caption(c)) for c in shown]
+
+    def carried(grid: list[float]) -> Latents:
+        return torch.cat([_along(flow, x[i : i + 1], grid) for i, flow in enumerate(flows)])
+
+    def even(steps: int) -> list[float]:
+        return [start + (1 - start) * k / steps for k in range(steps + 1)]
+
+    fine = carried(even(50))
+    found = {f"{k} steps against 50": _rms(carried(even(k)), fine) for k in (1, 2, 4)}
+    return found | {"semigroup, 0.2 to 0.6 over 0.4": _rms(carried([0.2, 0.4, 0.6]), carried([0.2, 0.6]))}
+
+
+def _along(flow: FlowMap, x: Latents, grid: list[float]) -> Latents:
+    for s, t in pairwise(grid):
+        x = flow(x, s, t)
+    return x
+
+
+def _rms(a: Latents, b: Latents) -> float:
+    return float((a - b).square().mean().sqrt())
+
+
+@torch.no_grad()
+def vlm(editor: Editor, count: int) -> dict[str, float]:
+    """Share of right answers: open and yes/no for every attribute, and whether it is H:MM, half of them true."""
+    judge, shown, rng = editor.models.vlm, scenes(count), Random(0)
+    seen, found = squares(shown), {}
+    for attribute in ("time", *(a for a in language.ATTRIBUTES if a != "second hand")):
+        question = language.open_questions(attribute)[0]
+        said = [a for part in parts(seen) for a in judge.answers(part, [question] * len(part), 12)]
+        if attribute == "time":
+            off = [minutes_off(_minutes(a), c.minutes) for a, c in zip(said, shown, strict=True)]
+            found |= {f"time, open, within {m} min": sum(d <= m for d in off) / count for m in (0, 3, 10)}
+        else:
+            right = [a == language.value(c, attribute) for a, c in zip(said, shown, strict=True)]
+            found[f"{attribute}, open"] = sum(right) / count
+    for attribute in ("time", *language.ATTRIBUTES):
+        asked = [_fair(c, attribute, rng) for c in shown]
+        scores = [
+            judge.score(judge.features(seen[i : i + BATCH]), [[Question(q.text)] for q in asked[i : i + BATCH]])[:, 0]
+            for i in range(0, count, BATCH)
+        ]
+        right = [(s > 0) == (q.answer == "yes") for s, q in zip(torch.cat(scores).tolist(), asked, strict=True)]
+        found[f"{attribute}, yes or no"] = sum(right) / count
+    return found
+
+
+def _fair(clock: clocks.Clock, attribute: str, rng: Random) -> language.Question:
+    """A canonical yes/no question, as often true as not; times are off by 5 to 60 minutes."""
+    if attribute != "time" or rng.random() < 0.5:
+        asked = language.yes_no(clock, attribute, rng, canonical=1.0)
+        if attribute != "time":
+            return asked
+        return language.Question(language.ask_if(clock, "time")[0], "yes")
+    wrong = language.with_time(clock, clock.minutes + rng.choice((-1, 1)) * rng.randint(5, 60))
+    return language.Question(language.ask_if(wrong, "time")[0], "no")
+
+
+def _minutes(text: str) -> int | None:
+    hour, colon, minute = text.partition(":")
+    return int(hour) % 12 * 60 + int(minute) if colon and hour.isdigit() and minute.isdigit() else None
+
+
+def plans(editor: Editor, count: int) -> dict[str, float]:
+    """Share of plans whose JSON is exactly the perfect one; whose checks are; and of sentences refused."""
+    judge, shown, rng = editor.models.vlm, scenes(count), Random(1)
+    asked = [language.request(c, rng, rng.choice(language.KINDS[:-1])) for c in shown]
+    replies = [
+        reply
+        for i in range(0, count, BATCH)
+        for reply in judge.answers(
+            squares(shown[i : i + BATCH]), [STUDIO.fill(a.instruction) for a in asked[i : i + BATCH]], 256
+        )
+    ]
+    foreign = judge.answers(squares(scenes(len(ELSEWHERE))), [STUDIO.fill(text) for text in ELSEWHERE], 64)
+    pairs = [(_parsed(reply), json.loads(a.reply)) for reply, a in zip(replies, asked, strict=True)]
+    absolute = [pair for pair, a in zip(pairs, asked, strict=True) if a.kind == "time"]
+    return {
+        "exact": sum(a == b for a, b in pairs) / count,
+        "checks exact": sum(a.get("checks") == b["checks"] for a, b in pairs) / count,
+        "checks exact, absolute times": statistics.mean(a.get("checks") == b["checks"] for a, b in absolute),
+        "refused out of language": sum("refuse" in _parsed(reply) for reply in foreign) / len(foreign),
+    }
+
+
+def _parsed(reply: str) -> dict[str, Any]:
+    try:
+        return json.loads(reply)
+    except ValueError:
+        return {}
+
+
+def edits(editor: Editor, count: int, kind: str, settings: SearchSettings) -> dict[str, float]:
+    """Edits with the world's perfect plan, read by geometry: what the search reaches, whatever the planner does."""
+    wanted = ("time",) if kind == "time" else language.PARTS
+    rows = [_edit(editor, clock, i, wanted[i % len(wanted)], settings) for i, clock in enumerate(scenes(count, EDITED))]
+    means = {key: statistics.mean(row[key] for row in rows) for key in rows[0] if key != "seconds"}
+    return means | {"median seconds": statistics.median(row["seconds"] for row in rows)}
+
+
+def _edit(editor: Editor, clock: clocks.Clock, seed: int, kind: str, settings: SearchSettings) -> dict[str, float]:
+    wanted = language.request(clock, Random(seed), kind)
+    target, source, started = language.apply(clock, wanted), clocks.render(clock), time.monotonic()
+    perfect, settings = parse(wanted.reply), settings.but(seed=seed)
+    request = EditRequest(image=source, instruction=wanted.instruction, plan=perfect, settings=settings)
+    try:
+        *_, last = editor.edit(request)
+    except EditError as error:
+        raise SystemExit(f"The clock of seed {clock.seed} was refused: {error}") from error
+    seen = read(last.best, clock)
+    if kind == "time":
+        off = minutes_off(seen.time, target.minutes)
+        done = {"within 3 min": float(off <= 3), "within 10 min": float(off <= 10)}
+    else:
+        done = {"done": float(getattr(seen, kind) == getattr(target, kind))}
+    others = [a for a in ("rim", "face", "hands", "background", "shape") if a != kind]
+    return done | {
+        "kept": statistics.mean(float(getattr(seen, a) == getattr(target, a)) for a in others),
+        "believed": float(all(result.after > 0.5 for result in last.checks)),
+        "psnr": images.psnr(images.to_unit(last.best), images.to_unit(clocks.render(target))),
+        "nfe": float(last.cost.nfe), "seconds": time.monotonic() - started,
+    }  # fmt: skip
+
+
+def equal_best_of_n(settings: SearchSettings) -> SearchSettings:
+    """Best of N with as many network evaluations as `settings` spend, or just more."""
+    particles = 1
+    while planned_nfe(settings.but(method="best-of-n", particles=particles, keep=1)) < planned_nfe(settings):
+        particles += 1
+    return settings.but(method="best-of-n", particles=particles, keep=1)
+
+
+def measure(editor: Editor, quick: bool, number: int) -> Iterator[tuple[str, dict[str, float]]]:
+    """(name, figures) of every part, one after the other."""
+    small = 25 if quick else 200
+    balanced = EFFORTS["balanced"]
+    sections: dict[str, Callable[[], dict[str, float]]] = {
+        "Autoencoder": lambda: autoencoder(editor, small),
+        "Inversion, dB": lambda: inversion(editor, small // 5),
+        "Flow map, rms": lambda: flow_map(editor, small // 10),
+        "VLM, share right": lambda: vlm(editor, 2 * small),
+        "Plans": lambda: plans(editor, 2 * small),
+    }
+    for kind in ("time", "colour"):
+        for settings in (balanced, equal_best_of_n(balanced)):
+            name = f"Edits of {kind}, {settings.method}, {settings.particles} particles"
+            sections[name] = lambda kind=kind, settings=settings: edits(editor, number, kind, settings)
+    for name, section in sections.items():
+        yield name, section()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few pictures, two edits of each kind")
+    parser.add_argument("--edits", type=int, help="edits of each kind and method; 24, or 2 with --quick")
+    parser.add_argument("--json", type=Path, required=True)
+    chosen = parser.parse_args()
+    prepare()
+    found: dict[str, dict[str, float]] = {}
+    for name, figures in measure(Editor.load(), chosen.quick, chosen.edits or (2 if chosen.quick else 24)):
+        found[name] = figures
+        chosen.json.write_text(json.dumps(found, indent=1) + "\n")
+        print(f"| {name} | " + ", ".join(f"{key} {value:.3g}" for key, value in figures.items()) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
