@@ -1,0 +1,71 @@
+"""The start of the page: flags, sentences and exit statuses, without a server."""
+
+from types import SimpleNamespace
+
+import pytest
+
+import app
+from editor.types import EditError
+from tests.fakes import FakeEditor
+
+
+@pytest.fixture
+def launched(monkeypatch, tmp_path):
+    """Runs app.main over a fake engine; returns its status and the arguments that the page was launched with."""
+    seen = {}
+
+    def load(name):
+        if name != "studio":
+            raise EditError(f"There is no profile {name!r}: choose studio.")
+        return FakeEditor()
+
+    def launch(public=None, taken=False, **options):
+        if taken:
+            raise OSError("Cannot find empty port")
+        seen.update(options)
+        return None, "http://127.0.0.1:7860/", public
+
+    def run(*argv, **launching):
+        page = SimpleNamespace(launch=lambda **options: launch(**launching, **options), block_thread=lambda: None)
+        monkeypatch.setattr(app, "Editor", SimpleNamespace(load=load))
+        monkeypatch.setattr(app, "build_page", lambda desk: page)
+        return app.main(["--history", str(tmp_path / "history"), *argv]), seen
+
+    return run
+
+
+def test_the_page_stays_on_this_machine_unless_asked(launched, capsys):
+    status, options = launched()
+    assert status == 0
+    assert (options["server_name"], options["server_port"], options["share"], options["auth"]) == (
+        "127.0.0.1", 7860, False, None,
+    )  # fmt: skip
+    assert capsys.readouterr().err == ""
+
+
+def test_flags_reach_the_launch(launched):
+    _, options = launched("--host", "0.0.0.0", "--port", "8000", "--share", "--auth", "ann:a:b", public="https://x")
+    assert (options["server_name"], options["server_port"], options["share"]) == ("0.0.0.0", 8000, True)
+    assert options["auth"] == ("ann", "a:b")
+
+
+def test_a_tunnel_that_cannot_be_had_is_said_and_the_page_runs(launched, capsys):
+    assert launched("--share")[0] == 0
+    assert "No public link could be had" in capsys.readouterr().err
+
+
+def test_an_open_page_is_warned_about(launched, capsys):
+    assert launched("--host", "0.0.0.0")[0] == 0
+    assert "add --auth" in capsys.readouterr().err
+
+
+def test_what_cannot_start_is_one_sentence_and_status_2(launched, capsys, tmp_path):
+    assert launched("--profile", "dream")[0] == 2
+    assert "no profile" in capsys.readouterr().err
+    assert launched(taken=True)[0] == 2
+    assert "--port" in capsys.readouterr().err
+    (tmp_path / "file").write_text("x")
+    assert launched("--history", str(tmp_path / "file"))[0] == 2
+    assert "choose another" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        app.parse(["--auth", "nobody"])
