@@ -1,0 +1,62 @@
+"""The studio as it is committed: its figures may rise, not fall, and its edits are the same bytes every time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from editor import images
+from editor.engine import EFFORTS
+from editor.types import EditError, EditRequest
+from rewards.base import Check, Plan
+from training import clocks
+from training.world import TEST
+
+pytestmark = pytest.mark.slow
+FOLDER = Path(__file__).resolve().parent.parent / "assets" / "models" / "studio"
+CLOCKS = [clocks.sample(TEST + 900_000 + i) for i in range(24)]
+
+
+@pytest.fixture(scope="module")
+def squares() -> torch.Tensor:
+    return torch.cat([images.to_unit(clocks.render(clock)) for clock in CLOCKS])
+
+
+def test_the_weights_are_safetensors_and_at_most_40_megabytes():
+    files = [path for path in FOLDER.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 40_000_000
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".jinja", ".txt", ".model"}
+
+
+def test_the_autoencoder_shows_unseen_clocks(studio, squares):
+    codec = studio.models.codec
+    with torch.no_grad():
+        back = codec.render(codec.encode(squares))
+    values = [images.psnr(a, b) for a, b in zip(back, squares, strict=True)]
+    assert np.mean(values) > 26.5
+
+
+def test_the_inversion_returns_to_the_autoencoders_picture(studio):
+    trips = [studio.invert(clocks.render(clock), EFFORTS["balanced"].start).inversion_psnr for clock in CLOCKS[:6]]
+    assert min(trips) > 40
+
+
+def test_a_picture_of_something_else_is_refused_with_the_profile_that_can(studio):
+    pixels = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    plan = Plan((Check("Is the rim red?"),), "a clock")
+    with pytest.raises(EditError, match="--profile flux"):
+        list(studio.edit(EditRequest(image=Image.fromarray(pixels), instruction="make it red", plan=plan)))
+
+
+def test_the_same_edit_is_the_same_bytes(studio):
+    request = EditRequest(
+        image=clocks.render(CLOCKS[0]), instruction="make the face blue", plan=Plan((Check("Is the face blue?"),), ""),
+        settings=EFFORTS["fast"].but(steps=3, particles=2),
+    )  # fmt: skip
+    first, second = (list(studio.edit(request))[-1] for _ in range(2))
+    assert first.best.tobytes() == second.best.tobytes()
+    assert first.score >= first.source_score
