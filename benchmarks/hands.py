@@ -12,8 +12,10 @@ from training.clocks import COLOURS, Clock, ink
 
 CANDIDATES = 24
 """Times whose hands are compared with the picture exactly: the best by a quicker measure that ignores overlaps."""
-LEAST_LINE, LEAST_LINE_ELSEWHERE = 0.15, 0.25
-"""Coverage of a ray beyond that of its sides which makes a second hand: where one is known to go, and anywhere."""
+LEAST_LINE = 0.15
+"""Coverage of a ray beyond that of its sides which makes a second hand; without one it is 0.07 at most."""
+LEAST_CLEAR = 0.35
+"""Share of a ray that must be clear of the other hands for a second hand to be seen at an unknown angle."""
 
 
 class Hands(NamedTuple):
@@ -107,8 +109,8 @@ def find_second_hand(seen: np.ndarray, face: np.ndarray, found: Hands | None, fi
         return known
     clear = _widened(over > 0.02, radii[near]) == 0
     share = np.where(clear, lines, 0).sum(0) / np.maximum(clear.sum(0), 1)
-    share[clear.mean(0) < 0.6] = 0
-    return int(share.argmax()) if share.max() > LEAST_LINE_ELSEWHERE else None
+    share[clear.mean(0) < LEAST_CLEAR] = 0
+    return int(share.argmax()) if share.max() > LEAST_LINE else None
 
 
 def sweep_colours(face: np.ndarray) -> list[np.ndarray]:

@@ -20,9 +20,8 @@ from training.clocks import Clock
 
 LEAST_CONFIDENCE = 0.45
 """Share of what has the hands' colour that both hands must explain; under it the time is unreadable."""
-
-
 LOOKS = ("rim", "face", "hands", "background", "shape", "marks", "second_hand")
+"""What a clock looks like, by the names of `Clock` and `Reading`."""
 
 
 class Reading(NamedTuple):
@@ -53,7 +52,7 @@ def read(image: Image.Image, layout: Clock) -> Reading:
     face, rim, background = middle(seen[clear]), rim_colour(pixels, layout), background_colour(pixels, layout)
     found = find_hands(seen, face, fixed)
     sweep = find_second_hand(seen, face, found, fixed, 12 * layout.second)
-    rays = [found.minutes % 60 * 12] * (found is not None) + [sweep] * (sweep is not None)
+    rays = [angle for angle in (found and found.minutes % 60 * 12, sweep) if angle is not None]
     return Reading(
         time=found.minutes if found and found.explained >= LEAST_CONFIDENCE else None,
         rim=name_of(rim), face=name_of(face), hands=name_of(found.colour) if found else None,

@@ -14,17 +14,17 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import torch
 
 from benchmarks.judge import minutes_off, read
+from benchmarks.planning import elsewhere, minutes_of, plans, refusals
 from editor import images
 from editor.baselines import planned_nfe
 from editor.engine import EFFORTS, Editor
 from editor.runtime import prepare
 from editor.types import EditError, EditRequest, FlowMap, Latents, SearchSettings
-from rewards.plan import STUDIO, parse
+from rewards.plan import parse
 from rewards.prompt import Question
 from training import clock_language as language
 from training import clocks
@@ -34,25 +34,6 @@ FIRST = TEST + 100_000
 """Seeds of this measurement, away from those of the tests."""
 EDITED = TEST + 200_000
 BATCH = 25
-ELSEWHERE = (
-    """
-put sunglasses on the penguin; turn my kitchen into a sauna; remove the tourists from the beach; add fog to the
-harbour; make grandma look younger; replace the sofa by a hammock; translate the menu into Spanish; blur the
-licence plate; give the kangaroo boxing gloves; make the soup steam; what breed is this?; straighten the
-horizon; write a poem; fill the pool with jelly; let the curtains blow in the wind; add graffiti to the wall;
-make the bread look burnt; turn the pencil drawing into an oil painting; swap the two footballers; make the
-penguin wave; close her eyes; add a moustache to the mayor; paint the fence; make it look like 1920; remove the
-red eyes; sharpen the photo; make the lawn greener; asdf qwer; put the trophy on the shelf; open the umbrella;
-add more cheese to the burger; crop to a square; change the language of the sign; make the tractor fly; show the
-back of the statue; add subtitles; who is in the picture?; make the tent bigger; turn the lights on in the
-skyscraper; add rain on the windscreen; make the violin invisible; hang laundry between the houses; turn the
-cactus into a lollipop; let the astronaut smile; remove the watermark; put a helmet on the cyclist; fold the
-newspaper; make the tiger sleep; pour milk into the glass; light the fireplace
-""".replace("\n", " ")
-    .strip()
-    .split("; ")
-)
-"""Sentences of other pictures; their nouns and verbs are mostly not in the training's lists."""
 
 
 def scenes(count: int, first: int = FIRST) -> list[clocks.Clock]:
@@ -120,7 +101,7 @@ def vlm(editor: Editor, count: int) -> dict[str, float]:
         question = language.open_questions(attribute)[0]
         said = [a for part in parts(seen) for a in judge.answers(part, [question] * len(part), 12)]
         if attribute == "time":
-            off = [minutes_off(_minutes(a), c.minutes) for a, c in zip(said, shown, strict=True)]
+            off = [minutes_off(minutes_of(a), c.minutes) for a, c in zip(said, shown, strict=True)]
             found |= {f"time, open, within {m} min": sum(d <= m for d in off) / count for m in (0, 3, 10)}
         else:
             right = [a == language.value(c, attribute) for a, c in zip(said, shown, strict=True)]
@@ -145,40 +126,6 @@ def _fair(clock: clocks.Clock, attribute: str, rng: Random) -> language.Question
         return language.Question(language.ask_if(clock, "time")[0], "yes")
     wrong = language.with_time(clock, clock.minutes + rng.choice((-1, 1)) * rng.randint(5, 60))
     return language.Question(language.ask_if(wrong, "time")[0], "no")
-
-
-def _minutes(text: str) -> int | None:
-    hour, colon, minute = text.partition(":")
-    return int(hour) % 12 * 60 + int(minute) if colon and hour.isdigit() and minute.isdigit() else None
-
-
-def plans(editor: Editor, count: int) -> dict[str, float]:
-    """Share of plans whose JSON is exactly the perfect one; whose checks are; and of sentences refused."""
-    judge, shown, rng = editor.models.vlm, scenes(count), Random(1)
-    asked = [language.request(c, rng, rng.choice(language.KINDS[:-1])) for c in shown]
-    replies = [
-        reply
-        for i in range(0, count, BATCH)
-        for reply in judge.answers(
-            squares(shown[i : i + BATCH]), [STUDIO.fill(a.instruction) for a in asked[i : i + BATCH]], 256
-        )
-    ]
-    foreign = judge.answers(squares(scenes(len(ELSEWHERE))), [STUDIO.fill(text) for text in ELSEWHERE], 64)
-    pairs = [(_parsed(reply), json.loads(a.reply)) for reply, a in zip(replies, asked, strict=True)]
-    absolute = [pair for pair, a in zip(pairs, asked, strict=True) if a.kind == "time"]
-    return {
-        "exact": sum(a == b for a, b in pairs) / count,
-        "checks exact": sum(a.get("checks") == b["checks"] for a, b in pairs) / count,
-        "checks exact, absolute times": statistics.mean(a.get("checks") == b["checks"] for a, b in absolute),
-        "refused out of language": sum("refuse" in _parsed(reply) for reply in foreign) / len(foreign),
-    }
-
-
-def _parsed(reply: str) -> dict[str, Any]:
-    try:
-        return json.loads(reply)
-    except ValueError:
-        return {}
 
 
 def edits(editor: Editor, count: int, kind: str, settings: SearchSettings) -> dict[str, float]:
@@ -230,7 +177,8 @@ def measure(editor: Editor, quick: bool, number: int) -> Iterator[tuple[str, dic
         "Inversion, dB": lambda: inversion(editor, small // 5),
         "Flow map, rms": lambda: flow_map(editor, small // 10),
         "VLM, share right": lambda: vlm(editor, 2 * small),
-        "Plans": lambda: plans(editor, 2 * small),
+        "Plans": lambda: plans(editor, scenes(2 * small)),
+        "Refusals": lambda: refusals(editor, scenes(small), elsewhere()[:: 4 if quick else 1]),
     }
     for kind in ("time", "colour"):
         for settings in (balanced, equal_best_of_n(balanced)):

@@ -1,0 +1,139 @@
+"""ClockBench: instruction edits of rendered clocks against their perfect answers, read without any model.
+
+    python -m benchmarks.clockbench [--quick] [--methods A B] [--budgets N M] [--kinds K L] [--cases N] [--tune]
+                                    [--oracle-plan] [--swap reward|latent] [--work DIR] [--continue]
+                                    [--json OUT] [--plots DIR]
+
+Each edit runs through the engine as a user's would, with the VLM's plan unless --oracle-plan. Records and pictures are
+kept in the work folder as they come; --continue leaves out what already stands there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from benchmarks.cases import KINDS, Case, cases
+from benchmarks.judge_error import Degrade, blurred, measure
+from benchmarks.presets import budgets, presets, settings
+from benchmarks.report import contact_sheets, kinds_table, picture_path, plots, rows, table
+from benchmarks.trials import SWAPS, Planned, Record, planned, trial
+from editor.engine import Editor
+from editor.types import EditError
+from training.world import TEST, TUNE
+
+QUICK = {"cases": 24, "budgets": [100], "methods": ["prompt-only", "best-of-n", "fmtt-map-1"], "judge": 48}
+FULL = {"cases": 200, "budgets": [25, 50, 100, 200, 400], "methods": None, "judge": 300}
+
+
+class Bench:
+    """A run of the benchmark with its work folder, in which every record is a line of JSON."""
+
+    def __init__(self, editor: Editor, work: Path, oracle: bool, swap: str | None, keep: bool) -> None:
+        """`keep` goes on from the records of an earlier run instead of starting the folder anew."""
+        self.editor, self.work, self.oracle, self.swap = editor, work, oracle, swap
+        work.mkdir(parents=True, exist_ok=True)
+        self.path, self.pictures = work / "records.jsonl", work / "pictures"
+        if not keep:
+            self.path.unlink(missing_ok=True)
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        self.records = [Record(**json.loads(line) | {"moved": tuple(json.loads(line)["moved"])}) for line in lines]
+
+    def run(self, chosen: Sequence[Case], arms: Sequence[tuple[str, int]]) -> Iterator[Record]:
+        """Measure every case by every (method, budget) that has no record; all methods share a case's plan."""
+        done = {(record.method, record.budget, record.case) for record in self.records}
+        for case in chosen:
+            missing = [arm for arm in arms if (*arm, case.index) not in done]
+            wanted = planned(self.editor, case, self.oracle) if missing else None
+            for arm in missing:
+                yield self._measure(wanted, *arm)
+
+    def _measure(self, wanted: Planned, method: str, budget: int) -> Record:
+        now = settings(method, budget, seed=wanted.case.index)
+        record, image = trial(self.editor, wanted, method, budget, now, self.swap)
+        path = picture_path(self.pictures, record)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path)
+        with self.path.open("a") as file:
+            file.write(json.dumps(record.to_json()) + "\n")
+        self.records.append(record)
+        return record
+
+    def of(self, chosen: Sequence[Case], arms: Sequence[tuple[str, int]]) -> list[Record]:
+        """The records of these cases and arms, in the order of the arms."""
+        wanted = {case.index for case in chosen}
+        return [r for arm in arms for r in self.records if (r.method, r.budget) == arm and r.case in wanted]
+
+
+def judge_error(count: int) -> dict[str, dict[str, float]]:
+    """The judge's own error on clean and on blurred pictures."""
+    degraded: dict[str, Degrade] = {"clean": lambda image: image, "blur 0.8": blurred(0.8), "blur 1.2": blurred(1.2)}
+    return {name: measure(degrade, count)[0] for name, degrade in degraded.items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    asked = _parser().parse_args(arguments)
+    size = QUICK if asked.quick else FULL
+    first = TUNE if asked.tune else TEST
+    chosen = cases(first, asked.cases or size["cases"], asked.kinds)
+    try:
+        methods = asked.methods or size["methods"] or list(presets())
+        arms = _arms(methods, asked.budgets or size["budgets"], strict=bool(asked.budgets))
+        bench = Bench(Editor.load("studio"), asked.work, asked.oracle_plan, asked.swap, getattr(asked, "continue"))
+    except (ValueError, EditError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    started = time.monotonic()
+    for _ in tqdm(bench.run(chosen, arms), total=len(chosen) * len(arms), file=sys.stderr, unit="edit"):
+        pass
+    records = bench.of(chosen, arms)
+    found, judge = rows(records), judge_error(size["judge"])
+    print(table(found), kinds_table(found), sep="\n\n")
+    for name, row in judge.items():
+        print(f"\nThe judge on {name} pictures: " + ", ".join(f"{key} {value:.4g}" for key, value in row.items()))
+    if asked.json:
+        asked.json.write_text(json.dumps({
+            "split": "tune" if asked.tune else "test", "plan": "oracle" if asked.oracle_plan else "vlm",
+            "swap": asked.swap, "seconds": time.monotonic() - started, "judge": judge, "rows": found,
+            "records": [record.to_json() for record in records],
+        }, indent=1) + "\n")  # fmt: skip
+    if asked.plots:
+        plots(found, asked.plots)
+        contact_sheets(records, bench.pictures, first, asked.plots)
+    return 0
+
+
+def _arms(methods: Sequence[str], wanted: Sequence[int], strict: bool) -> list[tuple[str, int]]:
+    """(method, budget) to run; without `strict` a method leaves out budgets that it has no settings for."""
+    arms = [(method, budget) for method in methods for budget in wanted]
+    if strict:
+        for arm in arms:
+            settings(*arm)
+    return [(method, budget) for method, budget in arms if budget in budgets(method)]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.clockbench", description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="24 cases, three methods, one budget")
+    parser.add_argument("--methods", nargs="+", choices=list(presets()), metavar="METHOD", help=", ".join(presets()))
+    parser.add_argument("--budgets", nargs="+", type=int, metavar="NFE", help="network evaluations of a search")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help=", ".join(KINDS))
+    parser.add_argument("--cases", type=int, help="how many edits of each method; 200, or 24 with --quick")
+    parser.add_argument("--tune", action="store_true", help="cases of the tuning split in place of the test split")
+    parser.add_argument("--oracle-plan", action="store_true", help="the world's perfect plans in place of the VLM's")
+    parser.add_argument("--swap", choices=SWAPS, help="put the truth in the place of a part")
+    parser.add_argument("--work", type=Path, default=Path("runs/clockbench"), help="where records and pictures go")
+    parser.add_argument("--continue", action="store_true", help="go on from the records in the work folder")
+    parser.add_argument("--json", type=Path, help="write rows and records here")
+    parser.add_argument("--plots", type=Path, help="write plots and contact sheets into this folder")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""What the records of a benchmark say: rows with 95 % intervals, tables, plots and contact sheets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from benchmarks.cases import make
+from benchmarks.sheets import sheet
+from benchmarks.trials import Record
+
+DRAWS = 2000
+Row = dict[str, Any]
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean with the ends of its 95 % interval by bootstrap over the cases; the same draws every time."""
+    found = np.asarray(values, dtype=float)
+    picks = np.random.default_rng(0).integers(len(found), size=(DRAWS, len(found)))
+    low, high = np.quantile(found[picks].mean(axis=1), [0.025, 0.975])
+    return float(found.mean()), float(low), float(high)
+
+
+def rows(records: Iterable[Record]) -> list[Row]:
+    """One row for every method and budget, in the order of the records."""
+    groups: dict[tuple[str, int], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record.method, record.budget), []).append(record)
+    return [_row(*pair, group) for pair, group in groups.items()]
+
+
+def _row(method: str, budget: int, group: list[Record]) -> Row:
+    def mean(name: str) -> float:
+        return float(np.mean([getattr(record, name) for record in group]))
+
+    asked = [record for record in group if record.believed is not None]
+    kinds = sorted({record.kind for record in group})
+    row: Row = {"method": method, "budget": budget, "cases": len(group)}
+    row |= {name: interval([getattr(r, name) for r in group]) for name in ("success_3", "success_10", "psnr", "ssim")}
+    row["moved"] = interval([len(record.moved) for record in group])
+    row["unmoved"] = float(np.mean([not record.moved for record in group]))
+    row["believed"] = float(np.mean([r.believed for r in asked])) if asked else None
+    row["gap"] = interval([float(r.believed) - r.success_3 for r in asked]) if asked else None
+    scored = [record.score for record in group if record.score is not None]
+    row["reward"] = float(np.mean(scored)) if scored else None
+    row |= {name: mean(name) for name in ("nfe", "inversion_nfe", "vlm_calls", "decodes", "plan_exact")}
+    row["refused"] = float(np.mean([bool(record.refused) for record in group]))
+    row["seconds"] = float(np.median([record.seconds for record in group]))
+    row["peak_mb"] = max(record.peak_mb for record in group)
+    row["kinds"] = {kind: _of_kind([record for record in group if record.kind == kind]) for kind in kinds}
+    return row
+
+
+def _of_kind(group: list[Record]) -> Row:
+    means = {name: float(np.mean([getattr(record, name) for record in group]))
+             for name in ("success_3", "success_10", "psnr", "source_psnr")}  # fmt: skip
+    return {"cases": len(group)} | means
+
+
+# Tables --------------------------------------------------------------------------------------------------------------
+
+
+def percent(value: tuple[float, float, float] | None) -> str:
+    """A share with its interval."""
+    return "" if value is None else "{:.0f} ({:.0f} to {:.0f})".format(*(100 * v for v in value))
+
+
+def number(value: tuple[float, float, float], form: str = "{:.1f}") -> str:
+    return form.format(value[0]) + " (" + " to ".join(form.format(v) for v in value[1:]) + ")"
+
+
+COLUMNS: dict[str, Callable[[Row], str]] = {
+    "method": lambda r: r["method"], "budget": lambda r: str(r["budget"]), "cases": lambda r: str(r["cases"]),
+    "right, 3 min, %": lambda r: percent(r["success_3"]), "right, 10 min, %": lambda r: percent(r["success_10"]),
+    "moved": lambda r: number(r["moved"], "{:.2f}"), "PSNR, dB": lambda r: number(r["psnr"]),
+    "SSIM": lambda r: f"{r['ssim'][0]:.3f}", "reward": lambda r: "" if r["reward"] is None else f"{r['reward']:.2f}",
+    "gap, points": lambda r: percent(r["gap"]), "NFE": lambda r: f"{r['nfe']:.0f}",
+    "VLM calls": lambda r: f"{r['vlm_calls']:.0f}", "decodes": lambda r: f"{r['decodes']:.0f}",
+    "seconds": lambda r: f"{r['seconds']:.1f}", "memory, MB": lambda r: f"{r['peak_mb']:.0f}",
+}  # fmt: skip
+
+
+def table(found: list[Row]) -> str:
+    """All rows in Markdown; intervals of 95 % in brackets."""
+    return markdown(list(COLUMNS), [[show(row) for show in COLUMNS.values()] for row in found])
+
+
+def kinds_table(found: list[Row]) -> str:
+    """Share of each kind of edit that is right, a time to within 3 minutes, in Markdown."""
+    kinds = list(dict.fromkeys(kind for row in found for kind in row["kinds"]))
+    body = [[row["method"], str(row["budget"]),
+             *(f"{100 * row['kinds'][k]['success_3']:.0f}" if k in row["kinds"] else "" for k in kinds)]
+            for row in found]  # fmt: skip
+    return markdown(["right, %", "budget", *kinds], body)
+
+
+def markdown(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+# Pictures ------------------------------------------------------------------------------------------------------------
+
+PLOTS: tuple[tuple[str, str, str, Callable[[Row], float | None], Callable[[Row], float | None]], ...] = (
+    ("nfe", "NFE", "right to 3 minutes", lambda r: r["nfe"], lambda r: r["success_3"][0]),
+    ("seconds", "seconds", "right to 3 minutes", lambda r: r["seconds"], lambda r: r["success_3"][0]),
+    ("psnr", "right to 3 minutes", "PSNR to the perfect answer, dB", lambda r: r["success_3"][0],
+     lambda r: r["psnr"][0]),
+    ("judge", "held for right by the reward", "right by geometry, to 3 minutes", lambda r: r["believed"],
+     lambda r: r["success_3"][0]),
+)  # fmt: skip
+"""File, words on the axes, and values of a row."""
+
+
+def plots(found: list[Row], folder: Path) -> None:
+    """One PNG for each of PLOTS, a line for each method over its budgets."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, across, up, x, y in PLOTS:
+        figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+        axes = figure.subplots()
+        for method, group in groupby(found, lambda row: row["method"]):
+            points = [(x(row), y(row)) for row in group]
+            points = [point for point in points if None not in point]
+            if points:
+                axes.plot(*zip(*points, strict=True), "o-", label=method, markersize=4, linewidth=1)
+        axes.set_xlabel(across)
+        axes.set_ylabel(up)
+        axes.set_xscale("log" if name in ("nfe", "seconds") else "linear")
+        axes.legend(fontsize=7)
+        figure.savefig(folder / f"clockbench-{name}.png", dpi=100)
+
+
+def contact_sheets(records: list[Record], pictures: Path, first: int, folder: Path, rank: int = 3) -> None:
+    """For each method at its largest budget: its best, median and worst cases beside source and perfect answer."""
+    for method in dict.fromkeys(record.method for record in records):
+        mine = [record for record in records if record.method == method]
+        mine = [record for record in mine if record.budget == max(r.budget for r in mine)]
+        mine.sort(key=lambda r: (-r.success_3, -r.success_10, -r.psnr))
+        half = max(0, (len(mine) - rank) // 2)
+        chosen = dict.fromkeys((*mine[:rank], *mine[half : half + rank], *mine[-rank:]))
+        sheet([_triple(record, pictures, first) for record in chosen], folder / f"cases-{method}.png")
+
+
+def _triple(record: Record, pictures: Path, first: int) -> list[tuple[Image.Image, str]]:
+    case = make(first, record.case)
+    with Image.open(picture_path(pictures, record)) as result:
+        told = f"{'right' if record.success_3 else 'wrong'}, {record.psnr:.1f} dB, moved {len(record.moved)}"
+        return [(case.image, record.instruction[:32]), (case.answer, "perfect"), (result.copy(), told)]
+
+
+def picture_path(pictures: Path, record: Record) -> Path:
+    """Where the result of a record lies."""
+    return pictures / f"{record.method}-{record.budget}" / f"{record.case:05d}.png"

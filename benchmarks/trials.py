@@ -1,0 +1,204 @@
+"""One edit of the benchmark: run it, read the result by geometry, compare it with the perfect answer."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from benchmarks.cases import Case
+from benchmarks.judge import minutes_off, read
+from editor import images
+from editor.baselines import METHODS
+from editor.engine import Editor, Inverted
+from editor.types import EditError, EditRequest, Images, Latents, Plan, Scored, SearchSettings
+
+SWAPS = ("reward", "latent")
+"""What the truth can replace: the reward by the closeness to the perfect answer; the search by its latent."""
+
+
+class Outcome(NamedTuple):
+    """What an edit gave and what it cost; scores are None where no VLM was asked."""
+
+    image: Image.Image
+    score: float | None = None
+    source_score: float | None = None
+    believed: bool | None = None
+    """Whether the VLM holds every check of the plan for more likely met than not."""
+    nfe: int = 0
+    """Of the search; the way back to its start is counted in `inversion_nfe`."""
+    inversion_nfe: int = 0
+    vlm_calls: int = 0
+    decodes: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A measured edit, as it stands in the JSON."""
+
+    method: str
+    budget: int
+    case: int
+    kind: str
+    instruction: str
+    refused: str
+    """Why there was no edit, or nothing; the source then counts as the result."""
+    plan_exact: bool
+    success_3: bool
+    """What should change did, a time to within 3 minutes; never for a refusal."""
+    success_10: bool
+    minutes_off: float | None
+    """From the time that should be shown; None where none could be read or no time was to change."""
+    moved: tuple[str, ...]
+    """Attributes that should have stayed and did not."""
+    psnr: float
+    """dB to the perfect answer."""
+    ssim: float
+    source_psnr: float
+    """dB of the source to the perfect answer: what doing nothing reaches."""
+    score: float | None
+    source_score: float | None
+    believed: bool | None
+    nfe: int
+    inversion_nfe: int
+    vlm_calls: int
+    decodes: int
+    seconds: float
+    peak_mb: float
+    """Largest resident memory of the process during the edit, models included."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Planned(NamedTuple):
+    """A case with the plan that its edits follow, or the sentence that refused one."""
+
+    case: Case
+    plan: Plan | None
+    refused: str
+    seconds: float
+
+
+def planned(editor: Editor, case: Case, oracle: bool) -> Planned:
+    """The world's perfect plan, or the VLM's."""
+    if oracle:
+        return Planned(case, case.plan, "", 0.0)
+    started = time.monotonic()
+    try:
+        plan, refused = editor.plan(case.image, case.request.instruction), ""
+    except EditError as error:
+        plan, refused = None, str(error)
+    return Planned(case, plan, refused, time.monotonic() - started)
+
+
+def trial(editor: Editor, wanted: Planned, method: str, budget: int, settings: SearchSettings,
+          swap: str | None) -> tuple[Record, Image.Image]:  # fmt: skip
+    """Run one edit and measure it; a refusal counts as the source unchanged and fails."""
+    case, refused = wanted.case, wanted.refused
+    outcome = Outcome(case.image)
+    forget_peak()
+    if wanted.plan:
+        request = EditRequest(image=case.image, instruction=case.request.instruction, plan=wanted.plan,
+                              settings=settings)  # fmt: skip
+        try:
+            outcome = edited(editor, request) if swap is None else edited_by_truth(editor, request, case, swap)
+        except EditError as error:
+            refused = str(error)
+    found, answer = read(outcome.image, case.source), case.answer
+    off = minutes_off(found.time, case.target.minutes) if "time" in case.changed else float("inf")
+    record = Record(
+        method=method, budget=budget, case=case.index, kind=case.kind, instruction=case.request.instruction,
+        refused=refused, plan_exact=wanted.plan == case.plan, success_3=not refused and case.success(found, 3),
+        success_10=not refused and case.success(found, 10), minutes_off=off if off < float("inf") else None,
+        moved=case.moved(found), psnr=psnr(outcome.image, answer), ssim=ssim(outcome.image, answer),
+        source_psnr=psnr(case.image, answer), peak_mb=peak_mb(),
+        **{name: getattr(outcome, name) for name in Outcome._fields if name != "image"},
+    )  # fmt: skip
+    return record, outcome.image
+
+
+def edited(editor: Editor, request: EditRequest) -> Outcome:
+    """The edit as a user gets it."""
+    carried = 0
+    for update in editor.edit(request):
+        if update.stage == "invert":
+            carried = update.cost.nfe
+    cost = update.cost
+    return Outcome(
+        update.best.convert("RGB"), update.score, update.source_score, all(c.after > 0.5 for c in update.checks),
+        cost.nfe - carried, carried, cost.vlm_calls, cost.decodes, cost.seconds,
+    )  # fmt: skip
+
+
+# The truth in the place of a part ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Truth:
+    """A `Score`: decibels between the decoded latents and the perfect answer."""
+
+    editor: Editor
+    answer: Images
+    decodes: int = 0
+
+    def __call__(self, latents: Latents) -> Scored:
+        decoded = self.editor.models.codec.decode(latents)
+        self.decodes += len(decoded)
+        error = (decoded - self.answer).square().flatten(1).mean(1)
+        return Scored(-10 * error.clamp(min=1e-10).log10(), decoded.detach(), torch.zeros(len(decoded), 0))
+
+
+def edited_by_truth(editor: Editor, request: EditRequest, case: Case, swap: str) -> Outcome:
+    """The edit with the truth as reward, or with the perfect answer's latent in the place of the search's."""
+    started, settings, plan = time.monotonic(), request.settings, request.plan
+    inverted = editor.invert(request.image, settings.start, plan.source)
+    if swap == "latent":
+        perfect = editor.invert(case.answer, settings.start, plan.caption)
+        image = _composed(request, inverted, perfect.back[0])
+        return Outcome(image, inversion_nfe=inverted.trip.nfe + perfect.trip.nfe, decodes=4,
+                       seconds=time.monotonic() - started)  # fmt: skip
+    truth, flow = Truth(editor, images.to_unit(case.answer)), editor.models.condition(plan.caption)
+    start, best, last = inverted.trip.x.expand(settings.particles, -1, -1, -1).clone(), (-float("inf"), None), None
+    for last in METHODS[settings.method](flow, truth, start, settings):
+        top = int(last.scored.reward.argmax())
+        best = max(best, (float(last.scored.reward[top]), last.scored.images[top]), key=lambda pair: pair[0])
+    return Outcome(_composed(request, inverted, best[1]), best[0], float(truth(inverted.latents).reward[0]), None,
+                   last.nfe, inverted.trip.nfe, 0, 2 + truth.decodes, time.monotonic() - started)  # fmt: skip
+
+
+def _composed(request: EditRequest, inverted: Inverted, edited: torch.Tensor) -> Image.Image:
+    return images.composite(request.image, inverted.before[0], edited, inverted.placement)
+
+
+# Measures ------------------------------------------------------------------------------------------------------------
+
+
+def psnr(image: Image.Image, other: Image.Image) -> float:
+    """dB; 100 for equal pictures."""
+    a, b = np.asarray(image.convert("RGB")), np.asarray(other.convert("RGB"))
+    return 100.0 if np.array_equal(a, b) else float(peak_signal_noise_ratio(b, a))
+
+
+def ssim(image: Image.Image, other: Image.Image) -> float:
+    """Structural similarity in [-1, 1] of the colour pictures."""
+    return float(structural_similarity(np.asarray(other.convert("RGB")), np.asarray(image.convert("RGB")),
+                                       channel_axis=2))  # fmt: skip
+
+
+def forget_peak() -> None:
+    """Start a new measurement of the process's largest resident memory (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_mb() -> float:
+    """Largest resident memory since `forget_peak`, in MB (Linux)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1000

@@ -1,0 +1,238 @@
+"""ClockBench with a stand-in for the engine: cases, successes, records, rows, swaps, command line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks import clockbench, presets, trials
+from benchmarks.cases import CYCLE, FARTHER, KINDS, cases
+from benchmarks.clockbench import Bench, main
+from benchmarks.judge import minutes_off, read
+from benchmarks.report import COLUMNS, interval, kinds_table, rows, table
+from benchmarks.trials import Planned, planned, trial
+from editor import images
+from editor.baselines import planned_nfe
+from editor.inversion import RoundTrip
+from editor.types import CheckResult, Cost, EditError, EditUpdate, SearchSettings
+from training import clocks
+from training.world import TEST, TUNE
+
+FEW = cases(TUNE, 20)
+
+
+class Perfect:
+    """An engine that answers every request as its first case with this source deserves, or not at all."""
+
+    def __init__(self, known, does=lambda case: case.answer):
+        self.known = {case.image.tobytes(): case for case in known}
+        self.does = does
+
+    def plan(self, image, instruction):
+        case = self.known[image.tobytes()]
+        if case.kind == "nothing":
+            raise EditError("The planner refuses.")
+        return case.plan
+
+    def edit(self, request):
+        case = self.known[request.image.tobytes()]
+        update = EditUpdate(stage="invert", message="", plan=request.plan, cost=Cost(nfe=32))
+        yield update
+        yield replace(
+            update, stage="done", best=self.does(case), score=3.0, source_score=-1.0,
+            checks=tuple(CheckResult(check, 0.1, 0.9) for check in request.plan.checks),
+            cost=Cost(nfe=132, decodes=9, vlm_calls=40, seconds=0.5),
+        )  # fmt: skip
+
+
+# Cases ---------------------------------------------------------------------------------------------------------------
+
+
+def test_cases_are_the_same_every_time_and_whichever_kinds_are_asked():
+    assert cases(TUNE, 20) == FEW
+    assert [case.kind for case in FEW] == list(CYCLE)
+    assert cases(TUNE, 3, ["relative"]) == [case for case in cases(TUNE, 40) if case.kind == "relative"][:3]
+    assert {case.source for case in cases(TEST, 20)}.isdisjoint(case.source for case in FEW)
+
+
+def test_doing_nothing_never_succeeds_except_where_nothing_was_asked():
+    for case in cases(TUNE, 60):
+        assert case.success(read(case.image, case.source), 10) == (case.kind == "nothing")
+        if "time" in case.changed:
+            assert minutes_off(case.target.minutes, case.source.minutes) > FARTHER
+
+
+def test_the_perfect_answer_always_succeeds_and_moves_nothing():
+    for case in FEW:
+        found = read(case.answer, case.source)
+        assert case.success(found, 3)
+        assert not case.moved(found)
+
+
+def test_what_should_have_stayed_is_named_when_it_moved():
+    case = next(case for case in FEW if case.kind == "face")
+    colour = next(c for c in clocks.COLOURS if clocks.legible(c, case.target.face, case.target.hands,
+                                                              case.target.background) and c != case.target.rim)
+    spoilt = replace(case.target, rim=colour, hour=(case.target.hour + 3) % 12)
+    assert set(case.moved(read(clocks.render(spoilt), case.source))) == {"rim", "time"}
+
+
+# Trials --------------------------------------------------------------------------------------------------------------
+
+
+def run(editor, case, oracle=True):
+    return trial(editor, planned(editor, case, oracle), "fmtt-map-1", 100, SearchSettings(), None)
+
+
+def test_a_perfect_edit_is_recorded_with_what_it_cost():
+    record, image = run(Perfect(FEW), FEW[0])
+    assert image.tobytes() == FEW[0].answer.tobytes()
+    assert record.success_3
+    assert record.success_10
+    assert record.believed
+    assert record.plan_exact
+    assert (record.psnr, record.ssim, record.moved, record.refused) == (100.0, pytest.approx(1.0), (), "")
+    assert (record.nfe, record.inversion_nfe, record.decodes, record.vlm_calls) == (100, 32, 9, 40)
+    assert record.minutes_off <= 1
+    assert record.peak_mb > 10
+
+
+def test_an_edit_that_did_nothing_fails_though_the_vlm_believes_it():
+    record, _ = run(Perfect(FEW, lambda case: case.image), FEW[0])
+    assert record.believed
+    assert not record.success_10
+    assert record.psnr == record.source_psnr
+
+
+def test_a_refused_plan_fails_and_leaves_the_source():
+    nothing = next(case for case in FEW if case.kind == "nothing")
+    record, image = run(Perfect(FEW), nothing, oracle=False)
+    assert record.refused == "The planner refuses."
+    assert not record.success_3
+    assert record.believed is None
+    assert image.tobytes() == nothing.image.tobytes()
+
+
+class Pixels:
+    """Latents that are pictures, and a flow that stays where it is."""
+
+    two_time = True
+    models = property(lambda self: self)
+    codec = property(lambda self: self)
+    decode = staticmethod(lambda latents: latents)
+
+    def condition(self, prompt):
+        return self
+
+    def __call__(self, x, s, t):
+        return x
+
+    def velocity(self, x, t):
+        return torch.zeros_like(x)
+
+    def invert(self, image, start, prompt=""):
+        square, placement = images.fit(image, 128)
+        unit = images.to_unit(square)
+        return SimpleNamespace(placement=placement, latents=unit, before=unit, back=unit, trip=RoundTrip(unit, unit, 4))
+
+
+def test_the_truth_can_replace_the_reward_and_the_search():
+    case, settings = FEW[0], SearchSettings(method="best-of-n", particles=3, steps=2, renoise=0.0, keep=1)
+    wanted = Planned(case, case.plan, "", 0.0)
+    searched, _ = trial(Pixels(), wanted, "best-of-n", 25, settings, "reward")
+    assert searched.nfe == planned_nfe(settings)
+    assert searched.score == pytest.approx(searched.source_score)
+    assert searched.psnr == pytest.approx(searched.source_psnr, abs=0.2)
+    perfect, image = trial(Pixels(), wanted, "best-of-n", 25, settings, "latent")
+    assert perfect.success_3
+    assert perfect.score is None
+    assert trials.psnr(image, case.answer) > 35
+
+
+# Presets -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(presets.presets()))
+def test_every_method_spends_its_budget_and_no_more(name):
+    for budget in presets.budgets(name):
+        spent = planned_nfe(presets.settings(name, budget))
+        assert 0.8 * budget <= spent <= budget, (name, budget, spent)
+
+
+def test_unknown_methods_and_budgets_are_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="choose from prompt-only"):
+        presets.settings("magic", 100)
+    with pytest.raises(ValueError, match="choose from 25"):
+        presets.settings("best-of-n", 7)
+
+
+# Report --------------------------------------------------------------------------------------------------------------
+
+
+def test_intervals_hold_the_mean_and_repeat():
+    values = np.arange(50) % 2
+    mean, low, high = interval(values)
+    assert (mean, low, high) == interval(values)
+    assert low < mean == 0.5 < high
+    assert 0.2 < high - low < 0.35
+
+
+def test_rows_tell_successes_gap_and_costs_apart():
+    records = [run(Perfect(FEW), case)[0] for case in FEW[:3]]
+    records += [replace(run(Perfect(FEW, lambda case: case.image), case)[0], method="idle") for case in FEW[:3]]
+    good, idle = rows(records)
+    assert (good["method"], idle["method"]) == ("fmtt-map-1", "idle")
+    assert good["success_3"][0] == 1.0
+    assert good["gap"][0] == 0.0
+    assert idle["gap"][0] == 1.0
+    assert good["kinds"]["time"]["success_3"] == 1.0
+    assert table([good, idle]).count("\n") == 3
+    assert all(name in table([good]) for name in COLUMNS)
+    assert "| time |" in kinds_table([good])
+
+
+# The run and the command line ---
+
+
+def test_a_run_keeps_its_records_and_goes_on_from_them(tmp_path):
+    arms = [("best-of-n", 25), ("fmtt-map-1", 25)]
+    bench = Bench(Perfect(FEW), tmp_path, oracle=True, swap=None, keep=False)
+    assert len(list(bench.run(FEW[:2], arms))) == 4
+    again = Bench(Perfect(FEW), tmp_path, oracle=True, swap=None, keep=True)
+    assert again.records == bench.records
+    assert [record.case for record in again.run(FEW[:3], arms)] == [2, 2]
+    assert [(r.method, r.case) for r in again.of(FEW[1:2], arms)] == [("best-of-n", 1), ("fmtt-map-1", 1)]
+    assert not Bench(Perfect(FEW), tmp_path, oracle=True, swap=None, keep=False).records
+
+
+def test_the_command_prints_tables_and_writes_json_plots_and_sheets(tmp_path, monkeypatch, capsys):
+    known = cases(TEST, 2)
+    monkeypatch.setattr(clockbench.Editor, "load", lambda name: Perfect(known))
+    monkeypatch.setitem(clockbench.QUICK, "judge", 2)
+    found = tmp_path / "found.json"
+    asked = ["--quick", "--cases", "2", "--oracle-plan", "--work", str(tmp_path / "work"), "--json", str(found)]
+    assert main([*asked, "--methods", "best-of-n", "fmtt-map-1", "--plots", str(tmp_path / "plots")]) == 0
+    written, printed = json.loads(found.read_text()), capsys.readouterr().out
+    assert (written["split"], written["plan"], len(written["records"])) == ("test", "oracle", 4)
+    assert set(written["judge"]) == {"clean", "blur 0.8", "blur 1.2"}
+    assert "| best-of-n | 100 | 2 | 100 (100 to 100)" in printed
+    names = {path.name for path in (tmp_path / "plots").iterdir()}
+    assert {"clockbench-nfe.png", "clockbench-judge.png", "cases-fmtt-map-1.png"} <= names
+    with Image.open(tmp_path / "plots" / "cases-best-of-n.png") as drawn:
+        assert drawn.width > 500
+
+
+def test_a_budget_without_settings_ends_with_a_sentence(monkeypatch, capsys):
+    monkeypatch.setattr(clockbench.Editor, "load", lambda name: Perfect([]))
+    assert main(["--budgets", "7", "--methods", "best-of-n"]) == 2
+    assert "no settings for 7 NFE" in capsys.readouterr().err
+
+
+def test_kinds_are_those_of_the_world_without_refusals():
+    assert set(KINDS) == set(clockbench.cases.__globals__["clock_language"].KINDS) - {"refuse"}
