@@ -165,7 +165,8 @@ def edited_by_truth(editor: Editor, request: EditRequest, case: Case, swap: str)
         image = _composed(request, inverted, perfect.back[0])
         return Outcome(image, inversion_nfe=inverted.trip.nfe + perfect.trip.nfe, decodes=4,
                        seconds=time.monotonic() - started)  # fmt: skip
-    truth, flow = Truth(editor, images.to_unit(case.answer)), editor.models.condition(plan.caption)
+    square, _ = images.fit(case.answer, inverted.square.shape[-1])
+    truth, flow = Truth(editor, images.to_unit(square)), editor.models.condition(plan.caption)
     start, best, last = inverted.trip.x.expand(settings.particles, -1, -1, -1).clone(), (-float("inf"), None), None
     for last in METHODS[settings.method](flow, truth, start, settings):
         top = int(last.scored.reward.argmax())

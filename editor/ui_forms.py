@@ -73,7 +73,8 @@ def plan_key(image: Image.Image, instruction: str) -> str:
 
 def read_mask(form: Form, image: Image.Image) -> Image.Image | None:
     """The mask of the form, white where the edit may act: the painted one, or else the uploaded one."""
-    mask = images.painted_mask(form["paint"]["layers"], image.size)
+    layers = form["paint"]["layers"] if form["paint"] else []
+    mask = images.painted_mask(layers, image.size)
     if mask is None and form["mask"] is not None:
         mask = images.load_mask(form["mask"], image.size)
     return images.inverted(mask) if mask is not None and form["mask_means"] == PROTECT else mask

@@ -139,7 +139,8 @@ class Pixels:
     def invert(self, image, start, prompt=""):
         square, placement = images.fit(image, 128)
         unit = images.to_unit(square)
-        return SimpleNamespace(placement=placement, latents=unit, before=unit, back=unit, trip=RoundTrip(unit, unit, 4))
+        return SimpleNamespace(square=unit, placement=placement, latents=unit, before=unit, back=unit,
+                               trip=RoundTrip(unit, unit, 4))  # fmt: skip
 
 
 def test_the_truth_can_replace_the_reward_and_the_search():
@@ -153,6 +154,18 @@ def test_the_truth_can_replace_the_reward_and_the_search():
     assert perfect.success_3
     assert perfect.score is None
     assert trials.psnr(image, case.answer) > 35
+
+
+@pytest.mark.parametrize("swap", [None, "reward", "latent"])
+def test_the_engine_itself_is_measured(tiny_editor, swap):
+    settings = SearchSettings(particles=2, steps=2, corrections=1, keep=1)
+    record, image = trial(tiny_editor, Planned(FEW[0], FEW[0].plan, "", 0.0), "fmtt-map-1", 25, settings, swap)
+    assert image.size == FEW[0].image.size
+    assert record.refused == ""
+    assert record.nfe == (0 if swap == "latent" else planned_nfe(settings))
+    assert record.inversion_nfe > 0
+    assert (record.believed is None) == (swap is not None)
+    assert record.seconds > 0
 
 
 # Presets -------------------------------------------------------------------------------------------------------------
