@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from threading import Event
 
 import numpy as np
@@ -49,7 +50,7 @@ def test_an_edit_goes_from_plan_to_candidates_at_the_size_of_the_source(tiny_edi
 
 def test_the_best_so_far_never_falls(tiny_editor):
     scores = [u.score for u in tiny_editor.edit(request()) if u.score is not None]
-    assert all(b >= a for a, b in zip(scores, scores[1:], strict=False))
+    assert all(b >= a for a, b in pairwise(scores))
 
 
 def test_the_same_request_gives_the_same_bytes(tiny_editor):
