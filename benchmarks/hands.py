@@ -14,7 +14,9 @@ CANDIDATES = 24
 """Times whose hands are compared with the picture exactly: the best by a quicker measure that ignores overlaps."""
 LEAST_LINE = 0.15
 """Coverage of a ray beyond that of its sides which makes a second hand; without one it is 0.07 at most."""
-LEAST_CLEAR = 0.35
+LEAST_ROWS = 3
+"""Circles on which a second hand must be told from what lies under it."""
+LEAST_CLEAR = 0.25
 """Share of a ray that must be clear of the other hands for a second hand to be seen at an unknown angle."""
 
 
@@ -31,8 +33,12 @@ class Hands(NamedTuple):
 
 
 
-def find_hands(seen: np.ndarray, face: np.ndarray, fixed: Templates) -> Hands | None:
-    """The hour and the minute hand that explain best what stands out from the face; None where nothing does."""
+def find_hands(seen: np.ndarray, face: np.ndarray, fixed: Templates, known: int) -> Hands | None:
+    """The hour and the minute hand that explain best what stands out from the face; None where nothing does.
+
+    A second hand at the angle `known` may hide the hand that it lies on: its pixels count as hands where that
+    explains the picture better.
+    """
     away = np.linalg.norm(seen - face, axis=-1)
     inner = fixed.grid.radii < 0.45 * fixed.dial
     strong = np.zeros(away.shape, dtype=bool)
@@ -40,10 +46,23 @@ def find_hands(seen: np.ndarray, face: np.ndarray, fixed: Templates) -> Hands | 
     if strong[inner].mean() < 0.01:
         return None
     colour = middle(seen[strong])
-    minutes, _ = best_time(coverage(seen, face, colour), fixed)
+    minutes, _ = _likelier(seen, face, colour, fixed, known)
     colour, template = unmixed(seen, face, minutes, fixed)
-    minutes, explained = best_time(coverage(seen, face, colour), fixed)
+    minutes, explained = _likelier(seen, face, colour, fixed, known)
     return Hands(minutes, colour, template, explained)
+
+
+def _likelier(
+    seen: np.ndarray, face: np.ndarray, colour: np.ndarray, fixed: Templates, known: int
+) -> tuple[int, float]:
+    """The time by what has the hands' colour, with or without what a second hand covers, and the share explained."""
+    shown = coverage(seen, face, colour)
+    turn = 2 * np.pi * (np.arange(ANGLES) - known) / ANGLES
+    near = (np.cos(turn) > 0) & (abs(fixed.grid.radii[:, None] * np.sin(turn)) < 2)
+    covered = [coverage(seen[near], ground, sweep) for sweep in sweep_colours(face) for ground in (face, colour)]
+    both = shown.copy()
+    both[near] = np.max([shown[near], *covered], axis=0)
+    return max(best_time(shown, fixed), best_time(both, fixed), key=lambda found: found[1])
 
 
 def unmixed(seen: np.ndarray, face: np.ndarray, minutes: int, fixed: Templates) -> tuple[np.ndarray, np.ndarray]:
@@ -98,19 +117,19 @@ def find_second_hand(seen: np.ndarray, face: np.ndarray, found: Hands | None, fi
     Sought first at the angle `known`, over face and hands; then, since an edit may put it elsewhere, at all angles
     that are clear of the hands.
     """
-    radii, dial = fixed.grid.radii, fixed.dial
-    near = radii < 0.64 * dial
-    over = found.coverage[near] if found else np.zeros((near.sum(), ANGLES))
-    seen, ground = seen[near], np.broadcast_to(face, seen[near].shape)
-    if found:
-        ground = np.where(over[..., None] > 0.5, found.colour, ground)
-    lines = np.max([_thin(coverage(seen, ground, colour), radii[near]) for colour in sweep_colours(face)], axis=0)
-    if np.median(lines[:, known]) > LEAST_LINE:
-        return known
-    clear = _widened(over > 0.02, radii[near]) == 0
-    share = np.where(clear, lines, 0).sum(0) / np.maximum(clear.sum(0), 1)
-    share[clear.mean(0) < LEAST_CLEAR] = 0
-    return int(share.argmax()) if share.max() > LEAST_LINE else None
+    radii, over = fixed.grid.radii, found.coverage if found else np.zeros(seen.shape[:2])
+    ground = np.where(over[..., None] > 0.5, found.colour if found else face, face)
+    for colour in sweep_colours(face):
+        line = _thin(coverage(seen, ground, colour), radii)
+        tells = (np.linalg.norm(ground - colour, axis=-1) > CONTRAST) & (fixed.weight > 0)
+        if tells[:, known].sum() >= LEAST_ROWS and np.median(line[tells[:, known], known]) > LEAST_LINE:
+            return known
+        clear = tells & (_widened(over > 0.02, radii) == 0) & (radii < 0.64 * fixed.dial)[:, None]
+        share = np.where(clear, line, 0).sum(0) / np.maximum(clear.sum(0), 1)
+        share[clear.mean(0) < LEAST_CLEAR] = 0
+        if share.max() > LEAST_LINE:
+            return int(share.argmax())
+    return None
 
 
 def sweep_colours(face: np.ndarray) -> list[np.ndarray]:

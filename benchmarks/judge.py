@@ -50,7 +50,7 @@ def read(image: Image.Image, layout: Clock) -> Reading:
     seen = fixed.grid.sample(pixels)
     clear = (fixed.grid.radii > 0.3 * fixed.dial) & (fixed.grid.radii < 0.62 * fixed.dial)
     face, rim, background = middle(seen[clear]), rim_colour(pixels, layout), background_colour(pixels, layout)
-    found = find_hands(seen, face, fixed)
+    found = find_hands(seen, face, fixed, 12 * layout.second)
     sweep = find_second_hand(seen, face, found, fixed, 12 * layout.second)
     rays = [angle for angle in (found and found.minutes % 60 * 12, sweep) if angle is not None]
     return Reading(
