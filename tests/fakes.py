@@ -1,5 +1,6 @@
 """A stand-in for the engine: no models, no waiting unless asked, every number known."""
 
+import threading
 import time
 from types import SimpleNamespace
 
@@ -10,10 +11,15 @@ from rewards.base import Check, Plan
 
 
 class FakeEditor:
-    """Makes the picture darker step by step; refuses instructions about dogs and breaks on those about bugs."""
+    """Makes the picture darker step by step; refuses instructions about dogs and breaks on those about bugs.
+
+    A run waits `pause` seconds a step, and after step 2 for its `gate` to be open.
+    """
 
     def __init__(self, pause=0.0):
         self.pause = pause
+        self.gate = threading.Event()
+        self.gate.set()
         self.profile = SimpleNamespace(name="fake", description="Darkens", licence="MIT", notices=("No models.",))
         self.efforts = {
             "fast": SearchSettings(particles=3, steps=3, keep=1),
@@ -57,6 +63,8 @@ class FakeEditor:
                 cost=Cost(nfe=len(particles) * step, decodes=step),
             )
             yield update
+            while step == 2 and not self.gate.is_set() and not (stop and stop.is_set()):
+                self.gate.wait(0.05)
             if stopped:
                 break
         yield EditUpdate(
