@@ -47,7 +47,7 @@ def live_cards(update: EditUpdate) -> str:
         Card(images.to_thumbnail(image, CARD), f"{score:.2f}", f"Candidate {k + 1} so far")
         for k, (image, score) in enumerate(zip(update.previews, update.scores, strict=True))
     ]
-    return ui_views.cards(cards, "Candidates", best=_best(update.scores))
+    return ui_views.candidates(ui_views.cards(cards, "Candidates", best=_best(update.scores)))
 
 
 def final_cards(candidates: Sequence[Candidate], plan: Plan, chosen: int) -> str:
@@ -61,7 +61,7 @@ def final_cards(candidates: Sequence[Candidate], plan: Plan, chosen: int) -> str
         )
         for k, candidate in enumerate(candidates)
     ]
-    return ui_views.cards(cards, "Candidates", best=chosen, choosable=True)
+    return ui_views.candidates(ui_views.cards(cards, "Candidates", best=chosen, choosable=True), choosable=True)
 
 
 def example_cards(examples: Sequence[tuple[str, str]]) -> str:

@@ -64,7 +64,6 @@ def stage() -> dict[str, Any]:
             restore = gr.Button("Back to these settings", elem_id="restore", min_width=120)
         checks = gr.HTML(padding=False)
     with gr.Column(visible=False, elem_id="live") as live:
-        gr.HTML(f"<h2>Candidates</h2><p>Where each would land, with its score. {ui_views.OPINION}</p>", padding=False)
         candidates = gr.HTML(js_on_load=CARDS_JS, padding=False, elem_id="candidates")
         curve = gr.HTML(padding=False)
         with gr.Accordion("How it was found", open=False, elem_id="how"):

@@ -61,6 +61,12 @@ def cards(items: Sequence[Card], label: str, best: int | None = None, choosable:
     return f'<div class="cards" role="group" aria-label="{escape(label)}">{shown}</div>'
 
 
+def candidates(shown: str, choosable: bool = False) -> str:
+    """The candidates' cards under their heading."""
+    does = "Choose another one to make it the result." if choosable else "Where each would land if it went on alone."
+    return f"<section><h2>Candidates <small>score, model opinion</small></h2><p>{does}</p>{shown}</section>"
+
+
 def _card(card: Card, index: int, best: bool, choosable: bool) -> str:
     tag, more = (
         ("button", f' type="button" data-index="{index}" aria-pressed="{str(best).lower()}"')
