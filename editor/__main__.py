@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -83,8 +84,6 @@ def _report(update: EditUpdate, settings: SearchSettings, profile: str) -> dict[
 
 
 def _score(options: argparse.Namespace) -> int:
-    import math
-
     editor = _editor(options)
     odds = editor.score(_load(options.image), options.questions)
     rows = [

@@ -120,7 +120,6 @@ class Editor:
         """Run an edit: updates as it goes, the last with `done`. `stop` ends it within a step with the best so far.
 
         Where the machine's memory plan leaves no room for gradients, the search goes by noise and selection alone.
-
         Raises EditError with a sentence for what a person can put right; when a GPU's memory runs out, the next tighter
         memory plan is tried once.
         """
@@ -128,7 +127,10 @@ class Editor:
             yield from self._edit(request, stop or Event())
         except torch.OutOfMemoryError:
             self.models.tighten()
-            yield from self._edit(request, stop or Event())
+            try:
+                yield from self._edit(request, stop or Event())
+            except torch.OutOfMemoryError as error:
+                raise EditError("The GPU ran out of memory twice: ask for fewer candidates, or free it.") from error
 
     def _edit(self, request: EditRequest, stop: Event) -> Iterator[EditUpdate]:
         started, calls = time.monotonic(), Calls()

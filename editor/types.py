@@ -7,7 +7,7 @@ Latents are (batch, channels, height, width) in the scale that the flow map sees
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
@@ -279,9 +279,3 @@ class EditUpdate:
     @property
     def done(self) -> bool:
         return self.stage == "done"
-
-
-def as_json(value: Any) -> Any:
-    """A frozen dataclass of this module as plain dicts and lists, without images."""
-    data = asdict(value)
-    return {k: v for k, v in data.items() if not isinstance(v, Image.Image)}

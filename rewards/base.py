@@ -91,17 +91,3 @@ class Reward(Protocol):
     """images (B, 3, H, W) in [0, 1] -> (B,), higher is better, differentiable."""
 
     def __call__(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, " batch"]: ...
-
-
-@dataclass(frozen=True)
-class WeightedSum:
-    """The one place where rewards are added: sum of weight * reward, each term by its name."""
-
-    terms: Mapping[str, tuple[float, Reward]]
-
-    def __call__(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, " batch"]:
-        return sum(self.each(images).values())  # type: ignore[return-value]
-
-    def each(self, images: Float[Tensor, "batch 3 height width"]) -> dict[str, Float[Tensor, " batch"]]:
-        """Every weighted term by its name."""
-        return {name: weight * reward(images) for name, (weight, reward) in self.terms.items()}

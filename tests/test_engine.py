@@ -152,3 +152,17 @@ def test_the_judge_scores_a_batch_as_its_singles_and_its_gradient_stays_inside_t
     (slope,) = torch.autograd.grad(together.sum(), x)
     assert slope[..., :2].abs().sum() > 0
     assert slope[..., 3:].abs().sum() == 0
+
+
+def test_memory_that_runs_out_twice_is_a_sentence_after_one_tighter_plan(tiny_editor, monkeypatch):
+    tightened = []
+
+    def full(self, request, stop):
+        raise torch.OutOfMemoryError("no room")
+        yield
+
+    monkeypatch.setattr(Editor, "_edit", full)
+    monkeypatch.setattr(type(tiny_editor.models), "tighten", lambda self: tightened.append(1))
+    with pytest.raises(EditError, match="ran out of memory twice"):
+        list(tiny_editor.edit(request()))
+    assert tightened == [1]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rewards.base import Check, Plan, WeightedSum
+from rewards.base import Check, Plan
 from rewards.checks import LIMIT, MAX_JITTERS, CheckReward, from_log_probability, jittered, softened
 from rewards.preserve import Preserve, outside
 from rewards.vlm import VLM, Calls
@@ -148,14 +148,6 @@ def test_preserve_refuses_nonsense() -> None:
         Preserve(source, weight=torch.ones(1, 1, 4, 4))
     with pytest.raises(ValueError, match="nothing would have to stay"):
         Preserve(source, weight=torch.zeros(1, 1, 8, 8))
-
-
-def test_a_weighted_sum_names_its_terms(images: torch.Tensor) -> None:
-    total = WeightedSum({"bright": (2.0, lambda x: x.mean((1, 2, 3))), "keep": (0.5, Preserve(images))})
-    each = total.each(images + 0.1)
-    assert list(each) == ["bright", "keep"]
-    torch.testing.assert_close(each["keep"], torch.full((3,), -0.25))
-    torch.testing.assert_close(total(images + 0.1), each["bright"] + each["keep"])
 
 
 def test_plans_survive_json_and_refuse_nonsense() -> None:

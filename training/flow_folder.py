@@ -86,8 +86,8 @@ def new_transformer(
 def new_vae(
     channels: int = 12,
     width: int = 32,
-    encoder_blocks: tuple[int, ...] = (0, 1, 2, 3),
-    decoder_blocks: tuple[int, ...] = (3, 2, 1, 0),
+    encoder_blocks: tuple[int, ...] = (0, 1, 3, 4),
+    decoder_blocks: tuple[int, ...] = (4, 4, 1, 0),
 ) -> AutoencoderTiny:
     """An 8x autoencoder; blocks are counted from the image's resolution (encoder) and from the latent's (decoder).
 

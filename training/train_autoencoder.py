@@ -59,7 +59,7 @@ def psnr(vae: AutoencoderTiny, pixels: np.ndarray) -> float:
 def train(total: int, lr: float) -> AutoencoderTiny:
     """Train until `total` images were seen; checkpoint every 250 steps."""
     torch.manual_seed(0)
-    vae = new_vae(encoder_blocks=(0, 1, 3, 4), decoder_blocks=(4, 4, 1, 0)).to(memory_format=torch.channels_last)
+    vae = new_vae().to(memory_format=torch.channels_last)
     modules = nn.ModuleDict({"vae": vae})
     run = Run(
         RUNS / "autoencoder",
