@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,8 @@ GRADIO_WARNINGS = (
     # The server thread of a page that was closed leaves its event loop and the loop's own sockets to the collector.
     "ignore:unclosed event loop:ResourceWarning",
     r"ignore:unclosed <socket\.socket:ResourceWarning",
+    # Its image component leaves the pictures of its own cache to the collector too.
+    r"ignore:unclosed file <_io\.BufferedReader name='[^']*/cache/:ResourceWarning",
     # Gradio's queue uses what was new in pandas 2 and is outdated in pandas 3.
     "ignore:'future.no_silent_downcasting' is deprecated",
     "ignore:The copy keyword is deprecated",
@@ -26,6 +29,11 @@ GRADIO_WARNINGS = (
 def pytest_configure(config: pytest.Config) -> None:
     for line in GRADIO_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
+
+
+def pytest_sessionfinish() -> None:
+    """Collect what the last pages left while the filters above still hold; after this hook they are gone."""
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
