@@ -7,6 +7,7 @@ run that was stopped and resumed sees the same batches as one that was not.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 
 
 def rate(progress: float, warmup: float = 0.02, floor: float = 0.02) -> float:
@@ -34,6 +36,28 @@ def optimizers(module: nn.Module, lr: float, weight_decay: float = 0.01) -> list
     if hidden:
         found.append(torch.optim.Muon(hidden, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
     return found
+
+
+def join_others() -> None:
+    """Under torchrun, train together: every process draws its own pictures and all step by the mean gradient."""
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group("gloo")
+
+
+def rank() -> int:
+    """Which of the processes this is; 0 where it is alone."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def share_gradients(modules: nn.Module) -> None:
+    """Put the mean over the processes into every gradient."""
+    if not dist.is_initialized():
+        return
+    gradients = [p.grad for p in modules.parameters() if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient) / dist.get_world_size())
 
 
 @dataclass
@@ -63,8 +87,8 @@ class Run:
         return self.folder / "checkpoint.pt"
 
     def generator(self) -> torch.Generator:
-        """The randomness of the coming step."""
-        return torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
+        """The randomness of the coming step, another in each process."""
+        return torch.Generator().manual_seed(self.seed * 1_000_003 + self.step + 500_009 * rank())
 
     def advance(self, loss: Tensor, images: int, progress: float, clip: float = 1.0) -> None:
         """One optimiser step on the gradient of `loss`, at this share of the training."""
@@ -72,19 +96,20 @@ class Run:
             for group, base in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = base * rate(progress)
         loss.backward()
+        share_gradients(self.modules)
         nn.utils.clip_grad_norm_(self.modules.parameters(), clip)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.images += images
+        self.images += images * (dist.get_world_size() if dist.is_initialized() else 1)
         decay = min(self.decay, (1 + self.step) / (10 + self.step))
         parameters = dict(self.modules.named_parameters())
         names = list(self.average)
         torch._foreach_lerp_([self.average[n] for n in names], [parameters[n].detach() for n in names], 1 - decay)
 
     def save(self) -> None:
-        """Write the checkpoint; a stop while writing loses nothing."""
+        """Write the checkpoint, in the first process alone; a stop while writing loses nothing."""
         self.folder.mkdir(parents=True, exist_ok=True)
         now = time.monotonic()
         self.seconds, self.started = self.seconds + now - self.started, now
@@ -96,9 +121,10 @@ class Run:
             "seconds": self.seconds,
             "optimizers": [o.state_dict() for o in self.optimizers],
         }
-        partial = self.path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.rename(self.path)
+        if rank() == 0:
+            partial = self.path.with_suffix(".partial")
+            torch.save(state, partial)
+            partial.rename(self.path)
 
     def _load(self, state: dict[str, Any]) -> None:
         self.modules.load_state_dict(state["modules"])

@@ -1,0 +1,153 @@
+"""The first stage of the studio's VLM: its vision tower learns to see.
+
+Heads that are thrown away afterwards name every attribute at once from all tokens, and each patch says where it sees
+which hand: without the second, a tower takes several times as many pictures to tell the hour hand from the minute hand.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from rewards.preprocess import pixel_patches
+from rewards.vlm import VLM, Features
+from training import clocks
+from training.harness import Run, mean, optimizers
+from training.pictures import Shown, Source
+
+ATTRIBUTES = {
+    "hour": 12,
+    "tens": 6,
+    "minute": 60,
+    "hour hand": 72,
+    "rim": 11,
+    "face": 11,
+    "hands": 11,
+    "background": 11,
+    "shape": 3,
+    "marks": 4,
+    "second_hand": 2,
+}
+"""What the heads name, with the number of values."""
+ROUND = {"minute": 1.0, "hour hand": 1.0}
+"""Attributes whose values stand in a circle, with the width in values of what counts as nearly right."""
+HANDS, CELLS, PATCHES = 3, 4, 8
+"""Hour, minute and second hand; each patch tells them in CELLS x CELLS cells; a picture has PATCHES x PATCHES."""
+
+
+class Sight(nn.Module):
+    """A VLM's vision tower under linear heads."""
+
+    def __init__(self, vlm: VLM, patches: int = PATCHES) -> None:
+        super().__init__()
+        self.visual = vlm.model.model.visual
+        self.processor = vlm.processor.image_processor
+        config = self.visual.config
+        width = (patches // config.spatial_merge_size) ** 2 * config.out_hidden_size
+        self.norm = nn.LayerNorm(width)
+        self.head_embed = nn.Linear(width, sum(ATTRIBUTES.values()))
+        self.where_embed = nn.Linear(config.hidden_size, HANDS * CELLS**2)
+
+    def forward(self, images: Tensor) -> tuple[Features, dict[str, Tensor], Tensor]:
+        """What the text tower reads, and logits: of each attribute (B, values), of the hands (B, P, HANDS * CELLS²)."""
+        patches, grid = pixel_patches(self.processor, images)
+        seen = self.visual(patches, grid_thw=grid)
+        tokens = seen.pooler_output.unflatten(0, (len(images), -1))
+        logits = self.head_embed(self.norm(tokens.flatten(1).float()))
+        where = self.where_embed(seen.last_hidden_state).unflatten(0, (len(images), -1))
+        named = dict(zip(ATTRIBUTES, logits.split(list(ATTRIBUTES.values()), dim=1), strict=True))
+        return Features(tokens, (), tuple(grid[0].tolist())), named, where
+
+
+def labels(scenes: list[clocks.Clock]) -> dict[str, Tensor]:
+    """The index of every attribute's value, (B,) each."""
+    names, rows = list(clocks.COLOURS), []
+    for c in scenes:
+        colours = [names.index(part) for part in (c.rim, c.face, c.hands, c.background)]
+        looks = [clocks.SHAPES.index(c.shape), clocks.MARKS.index(c.marks), int(c.second_hand)]
+        rows.append([c.hour, c.minute // 10, c.minute, c.minutes // 10, *colours, *looks])
+    return dict(zip(ATTRIBUTES, torch.tensor(rows).T, strict=True))
+
+
+def hands_of(shown: Shown, side: int = PATCHES * CELLS) -> Tensor:
+    """How much of each cell the hour, minute and second hand cover, about: (B, HANDS, side, side) in [0, 1]."""
+    rows = []
+    for c in shown.scenes:
+        second = (0.9, 0.034) if c.second_hand else (0.0, 0.0)
+        turns = (c.minutes / 720, c.minute / 60, c.second / 60)
+        for turn, (length, width), tail in zip(
+            turns, (c.hour_hand, c.minute_hand, second), (c.tail, c.tail, 0.2 if c.second_hand else 0.0), strict=True
+        ):
+            angle = 2 * math.pi * turn
+            dx, dy = math.sin(angle) * c.dial, -math.cos(angle) * c.dial
+            rows.append([c.x, c.y, dx * length, dy * length, -dx * tail, -dy * tail, width * c.dial * 0.4])
+    table = torch.tensor(rows).unflatten(0, (len(shown.scenes), HANDS))
+    centre, tip, tail, half = table[..., 0:2], table[..., 2:4], table[..., 4:6], table[..., 6]
+    # From the places of the picture as rendered, 0 to 1, to those after it was moved.
+    scale, shift = shown.theta[:, 0, 0], shown.theta[:, :, 2]
+
+    def moved(place: Tensor) -> Tensor:
+        return ((2 * place - 1 - shift[:, None]) / scale[:, None, None] + 1) / 2
+
+    start, end = moved(centre + tail), moved(centre + tip)
+    cell = (torch.arange(side) + 0.5) / side
+    places = torch.stack(torch.meshgrid(cell, cell, indexing="xy"), -1)
+    along, away = (end - start)[:, :, None, None], places - start[:, :, None, None]
+    share = ((away * along).sum(-1) / along.square().sum(-1).clamp(min=1e-9)).clamp(0, 1)
+    distance = (away - share[..., None] * along).square().sum(-1).sqrt()
+    covered = (1 - (distance - (half / scale[:, None])[..., None, None]) * side).clamp(0, 1)
+    return covered * (table[..., 2:4].abs().sum(-1) > 0)[..., None, None]
+
+
+def in_patches(maps: Tensor) -> Tensor:
+    """(B, H, 8·CELLS, 8·CELLS) -> (B, P, H * CELLS²) in the order of the tower's patches: squares of 2 x 2 in rows."""
+    batch, hands, side, _ = maps.shape
+    blocks = side // (2 * CELLS)
+    split = maps.reshape(batch, hands, blocks, 2, CELLS, blocks, 2, CELLS)
+    return split.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(batch, 4 * blocks**2, hands * CELLS**2)
+
+
+def see_loss(logits: dict[str, Tensor], where: Tensor, shown: Shown) -> tuple[Tensor, dict[str, float]]:
+    """Mean cross-entropy of the attributes plus that of the hands' places, and the accuracies."""
+    truth, total, told = labels(shown.scenes), where.new_zeros((), dtype=torch.float32), {}
+    for name, found in logits.items():
+        target, found = truth[name], found.float()
+        told[name] = float((found.argmax(1) == target).float().mean())
+        if name in ROUND:
+            count = found.shape[1]
+            away = (torch.arange(count) - target[:, None] + count // 2) % count - count // 2
+            total = total + F.cross_entropy(found, torch.softmax(-(away / ROUND[name]).square() / 2, 1))
+        else:
+            total = total + F.cross_entropy(found, target)
+        if name == "minute":
+            told["minute ±3"] = float((((found.argmax(1) - target + 30) % 60 - 30).abs() <= 3).float().mean())
+    dense = F.binary_cross_entropy_with_logits(where.float(), in_patches(hands_of(shown)))
+    return total / len(logits) + 5 * dense, told | {"hands' places": float(dense.detach())}
+
+
+def learn_to_see(vlm: VLM, folder: Path, total: int, batch: int = 96, lr: float = 1.5e-3) -> Sight:
+    """Train the vision tower until `total` pictures were seen; goes on from a checkpoint in `folder`."""
+    vlm.model.model.visual.train().requires_grad_(True)
+    sight = Sight(vlm)
+    run = Run(folder, nn.ModuleDict({"sight": sight}), optimizers(sight, lr), seed=1)
+    source, recent = Source(), []
+    while run.images < total:
+        shown = source.batch(batch, run.generator())
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            _, logits, where = sight(shown.images)
+        value, told = see_loss(logits, where, shown)
+        run.advance(value, batch, run.images / total)
+        recent.append({"loss": float(value.detach())} | told)
+        if run.step % 50 == 0:
+            run.save()
+            text = ", ".join(f"{k} {mean(r[k] for r in recent):.3f}" for k in recent[0])
+            print(f"see: {run.images} images, {run.seconds:.0f} s, {text}", flush=True)
+            recent.clear()
+    run.save()
+    run.averaged()
+    return sight

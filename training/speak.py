@@ -1,0 +1,130 @@
+"""The second stage of the studio's VLM: it learns to speak of what it sees.
+
+Open and yes/no questions with hard negatives, descriptions, and plans, through the very packing of questions that the
+reward uses (`rewards.prompt`). Some pictures are there to make it hard to fool: spoilt ones, of which every statement
+is false, and clocks with two times at once or without a hand, which show no time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from random import Random
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from rewards.plan import STUDIO
+from rewards.prompt import Question
+from rewards.vlm import VLM, Features
+from training import clock_language as language
+from training import clocks
+from training.clocks import Clock
+from training.harness import Run, mean, optimizers
+from training.pictures import Source, augment, spoil, timeless
+from training.see import Sight, see_loss
+from training.world import TRAIN
+
+SEEING = 0.3
+"""Weight of the first stage's loss beside the answers': the tower stays as sharp as it was."""
+
+
+def corpus(count: int = 6000) -> Iterator[str]:
+    """Text for the tokenizer: what the world says, plans included."""
+    for seed in range(count):
+        rng, clock = Random(seed), clocks.sample(TRAIN + seed)
+        yield from (text for q in language.questions(clock, rng) for text in (q.text, q.answer))
+        wanted = language.request(clock, rng)
+        yield STUDIO.fill(wanted.instruction)
+        yield wanted.reply
+
+
+def firm(clock: Clock, attribute: str, rng: Random) -> Question:
+    """A yes/no question, mostly in the words of a plan's checks or in those that ask what must stay."""
+    true = rng.random() < 0.5
+    asked = language.ask_if(clock if true else language.another(clock, attribute, rng), attribute)
+    kept = next(text for text in asked if text.startswith("Does the picture show"))
+    words = (asked[0], kept, rng.choice(asked))
+    return Question(rng.choices(words, (5, 3, 2))[0], "yes" if true else "no")
+
+
+def free(clock: Clock, attribute: str, rng: Random) -> Question:
+    """An open question, mostly in a plan's words."""
+    forms = language.open_questions(attribute)
+    return Question(forms[0] if rng.random() < 0.7 else rng.choice(forms), language.value(clock, attribute))
+
+
+def row(clock: Clock, rng: Random) -> list[Question]:
+    """Ten short questions about a picture: four of the time, six of the looks."""
+    time = [free(clock, "time", rng), *(firm(clock, "time", rng) for _ in range(3))]
+    looks = [firm(clock, attribute, rng) for attribute in rng.sample(language.ATTRIBUTES, 4)]
+    return time + looks + [free(clock, attribute, rng) for attribute in rng.sample(language.ATTRIBUTES, 2)]
+
+
+def denied(clock: Clock, rng: Random, looks: bool) -> list[Question]:
+    """Ten yes/no questions about a picture without a time: no to every time, and to every look unless `looks` show."""
+    time = [Question(firm(clock, "time", rng).text, "no") for _ in range(5)]
+    asked = [firm(clock, attribute, rng) for attribute in rng.choices(language.ATTRIBUTES, k=5)]
+    return time + (asked if looks else [Question(q.text, "no") for q in asked])
+
+
+def planned(clock: Clock, rng: Random) -> list[Question]:
+    """An instruction about a picture with its plan; at times a description instead."""
+    if rng.random() < 0.15:
+        return [Question(rng.choice(language.DESCRIBE), language.description(clock))]
+    wanted = language.request(clock, rng)
+    return [Question(STUDIO.fill(wanted.instruction), wanted.reply)]
+
+
+def per_token(scores: Tensor, rows: list[list[Question]]) -> Tensor:
+    """Mean over answers (B, Q) of their nats over the root of their length: long ones count more, but not by length."""
+    lengths = torch.tensor([[1 + len(q.answer or "") / 4 for q in asked] for asked in rows])
+    return -(scores / lengths.sqrt()).mean()
+
+
+def learn_to_speak(vlm: VLM, sight: Sight, folder: Path, total: int, batch: int = 32, lr: float = 1.2e-3) -> None:
+    """Train the whole model until `total` pictures were seen: ten questions each, and plans for a quarter of them.
+
+    Plans go in rows of their own, since padding and attention grow with the longest question of a row.
+    """
+    vlm.model.train().requires_grad_(True)
+    vlm.prompter.split = lru_cache(maxsize=100_000)(vlm.prompter.split)
+    tuned = optimizers(vlm.text, lr) + optimizers(sight, 0.4 * lr)
+    run = Run(folder, nn.ModuleDict({"model": vlm.model, "sight": sight}), tuned, seed=2)
+    source, recent, few = Source(), [], batch // 16
+    while run.images < total:
+        generator = run.generator()
+        rng = Random(int(torch.randint(2**31, (), generator=generator)))
+        shown = source.batch(batch, generator)
+        shown.images[:few] = spoil(shown.images[:few], generator)
+        shown.images[few : 2 * few] = augment(timeless(shown.scenes[few : 2 * few], rng), generator)[0]
+        rows = [denied(s, rng, looks=i >= few) if i < 2 * few else row(s, rng) for i, s in enumerate(shown.scenes)]
+        first = batch - batch // 4
+        plans = [planned(scene, rng) for scene in shown.scenes[first:]]
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            seen, logits, where = sight(shown.images)
+            short = vlm.score(seen, rows)
+            long = vlm.score(Features(seen.tokens[first:], (), seen.grid), plans)
+        clear = {name: found[2 * few :] for name, found in logits.items()}
+        sharp, told = see_loss(clear, where[2 * few :], shown.since(2 * few))
+        value = 2 * per_token(short, rows) + 0.5 * per_token(long, plans) + SEEING * sharp
+        run.advance(value, batch, run.images / total)
+        recent.append(
+            _nats(short.detach(), 2 * few) | {"plan": -float(long.detach().mean()), "seeing": told["minute ±3"]}
+        )
+        if run.step % 50 == 0:
+            run.save()
+            text = ", ".join(f"{k} {mean(r[k] for r in recent):.3f}" for k in recent[0])
+            print(f"speak: {run.images} images, {run.seconds:.0f} s, nats an answer: {text}", flush=True)
+            recent.clear()
+    run.save()
+    run.averaged()
+
+
+def _nats(short: Tensor, first: int) -> dict[str, float]:
+    """Nats an answer of each kind in rows of `row`, and of the pictures before `first`."""
+    kinds = {"time": slice(0, 1), "is it H:MM": slice(1, 4), "looks, yes or no": slice(4, 8), "looks": slice(8, 10)}
+    found = {name: -float(short[first:, where].mean()) for name, where in kinds.items()}
+    return found | {"hard to fool": -float(short[:first].mean())}
