@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from training import clocks
+from training import clocks, finds
 from training.data import RUNS, Pictures
 from training.world import TRAIN
 
@@ -55,26 +55,49 @@ def augment(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]
 
 
 class Source:
-    """Batches of pictures with their clocks; a third are seen through the autoencoder once those are on disk."""
+    """Batches of pictures with their clocks.
+
+    A third are seen through the autoencoder, an eighth are what searches have shown, once those are on disk.
+    """
 
     def __init__(self) -> None:
         self.clear = Pictures()
         decoded = RUNS / "decoded"
         self.decoded = Pictures(decoded) if decoded.exists() else None
         self.clock = lru_cache(maxsize=200_000)(clocks.sample)
+        found = finds.load()
+        self.timed = [f for f in found if f.minutes != finds.TIMELESS]
+        self.timeless = [f for f in found if f.minutes == finds.TIMELESS]
 
     def batch(self, size: int, generator: torch.Generator) -> Shown:
         """So many pictures, drawn and moved with `generator`."""
         some = size // 3 if self.decoded else 0
-        rows = torch.randint(len(self.clear), (size - some,), generator=generator).numpy()
-        pixels = torch.from_numpy(self.clear[rows])
-        seeds = rows.tolist()
+        few = size // 8 if self.timed else 0
+        rows = torch.randint(len(self.clear), (size - some - few,), generator=generator).numpy()
+        pixels, seeds = [self.clear[rows]], rows.tolist()
         if some:
             more = torch.randint(len(self.decoded), (some,), generator=generator).numpy()
-            pixels = torch.cat([pixels, torch.from_numpy(self.decoded[more])])
+            pixels.append(self.decoded[more])
             seeds += more.tolist()
-        images, theta = augment(pixels.permute(0, 3, 1, 2).float().div(255), generator)
-        return Shown([self.clock(TRAIN + seed) for seed in seeds], images, theta)
+        scenes = [self.clock(TRAIN + seed) for seed in seeds]
+        if few:
+            drawn = [self.timed[i] for i in torch.randint(len(self.timed), (few,), generator=generator).tolist()]
+            pixels.append(np.stack([f.pixels for f in drawn]))
+            scenes += [finds.shown_clock(f) for f in drawn]
+        clear = torch.from_numpy(np.concatenate(pixels)).permute(0, 3, 1, 2).float().div(255)
+        return Shown(scenes, *augment(clear, generator))
+
+    def without_time(self, scenes: list[clocks.Clock], generator: torch.Generator) -> tuple[list[clocks.Clock], Tensor]:
+        """As many clocks without a time, and images of them: made from `scenes`, and half of them found by searches."""
+        rng = Random(int(torch.randint(2**31, (), generator=generator)))
+        known = min(len(scenes) // 2, len(self.timeless))
+        drawn = rng.sample(self.timeless, known)
+        made = timeless(scenes[known:], rng)
+        if drawn:
+            seen = torch.from_numpy(np.stack([f.pixels for f in drawn])).permute(0, 3, 1, 2).float().div(255)
+            made = torch.cat([seen, made])
+        scenes = [finds.shown_clock(f) for f in drawn] + scenes[known:]
+        return scenes, augment(made, generator)[0]
 
 
 def spoil(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -23,7 +23,7 @@ from training import clock_language as language
 from training import clocks
 from training.clocks import Clock
 from training.harness import Run, mean, optimizers
-from training.pictures import Source, augment, spoil, timeless
+from training.pictures import Source, spoil
 from training.see import Sight, see_loss
 from training.world import TRAIN
 
@@ -99,7 +99,8 @@ def learn_to_speak(vlm: VLM, sight: Sight, folder: Path, total: int, batch: int 
         rng = Random(int(torch.randint(2**31, (), generator=generator)))
         shown = source.batch(batch, generator)
         shown.images[:few] = spoil(shown.images[:few], generator)
-        shown.images[few : 2 * few] = augment(timeless(shown.scenes[few : 2 * few], rng), generator)[0]
+        dark = slice(few, 2 * few)
+        shown.scenes[dark], shown.images[dark] = source.without_time(shown.scenes[dark], generator)
         rows = [denied(s, rng, looks=i >= few) if i < 2 * few else row(s, rng) for i, s in enumerate(shown.scenes)]
         first = batch - batch // 4
         plans = [planned(scene, rng) for scene in shown.scenes[first:]]
