@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.judge import LOOKS, Reading, minutes_off
 from rewards.base import Plan
-from training import clock_language, clocks
+from training.clock_world import CLOCKS
 from training.clocks import Clock
 from training.world import Request
 
@@ -42,11 +42,11 @@ class Case:
 
     @property
     def image(self) -> Image.Image:
-        return clocks.render(self.source)
+        return CLOCKS.render(self.source)
 
     @property
     def answer(self) -> Image.Image:
-        return clocks.render(self.target)
+        return CLOCKS.render(self.target)
 
     @property
     def plan(self) -> Plan:
@@ -92,11 +92,11 @@ def _all(first: int) -> Iterator[Case]:
 
 def make(first: int, index: int) -> Case:
     """The case of this index: the first draw that moves the time far enough, if it moves it."""
-    kind, source = CYCLE[index % len(CYCLE)], clocks.sample(first + index)
+    kind, source = CYCLE[index % len(CYCLE)], CLOCKS.sample(first + index)
     rng = Random(f"case {first + index}")
     while True:
-        request = clock_language.request(source, rng, kind)
-        target = clock_language.apply(source, request)
+        request = CLOCKS.request(source, rng, kind)
+        target = CLOCKS.apply(source, request)
         still = any(attribute == "time" for attribute, _ in request.changes)
         if not still or minutes_off(target.minutes, source.minutes) > FARTHER:
             return Case(index, source, request, target)

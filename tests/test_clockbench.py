@@ -21,7 +21,7 @@ from editor import images
 from editor.baselines import planned_nfe
 from editor.inversion import RoundTrip
 from editor.types import CheckResult, Cost, EditError, EditUpdate, SearchSettings
-from training import clocks
+from training import clock_plans, clocks
 from training.world import TEST, TUNE
 
 FEW = cases(TUNE, 20)
@@ -248,4 +248,4 @@ def test_a_budget_without_settings_ends_with_a_sentence(monkeypatch, capsys):
 
 
 def test_kinds_are_those_of_the_world_without_refusals():
-    assert set(KINDS) == set(clockbench.cases.__globals__["clock_language"].KINDS) - {"refuse"}
+    assert set(KINDS) == set(clock_plans.KINDS) - {"refuse"}

@@ -1,5 +1,6 @@
 """Laws of the clock world: pictures, language and plans agree, and nothing leaks from one split to another."""
 
+import inspect
 import json
 import re
 from collections import Counter
@@ -11,10 +12,11 @@ import pytest
 
 from rewards.plan import Refused, parse
 from training import clock_language as language
-from training import clocks
+from training import clock_orders, clocks
+from training.clock_world import CLOCKS as WORLD
 from training.clocks import COLOURS, MARKS, PARTS, SHAPES, Clock
 from training.examples import EXAMPLES, FIRST
-from training.world import TEST, TRAIN, TUNE
+from training.world import TEST, TRAIN, TUNE, World
 
 CLOCKS = [clocks.sample(TUNE + 7_000 + i) for i in range(150)]
 WORDS = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
@@ -145,6 +147,33 @@ def test_the_splits_do_not_meet():
     assert len(EXAMPLES) < 1000
 
 
+# The world as one object ---
+
+
+def make_case(world: World, seed: int):
+    """What a training or a benchmark does with a world, through the protocol alone."""
+    scene, rng = world.sample(seed), Random(seed)
+    wanted = world.request(scene, rng)
+    asked = [question.text for question in world.questions(scene, rng)]
+    told = (world.caption(scene), world.caption(scene, rng), world.description(scene))
+    return world.name, scene, wanted, world.render(world.apply(scene, wanted), 64).tobytes(), asked, told
+
+
+def test_the_clocks_are_a_world_and_say_what_their_modules_say():
+    signatures = {name: inspect.signature(method) for name, method in vars(World).items() if inspect.isfunction(method)}
+    methods = {name: signature for name, signature in signatures.items() if not name.startswith("_")}
+    assert set(methods) == {"sample", "render", "caption", "description", "questions", "request", "apply"}
+    for name, signature in methods.items():
+        assert list(inspect.signature(getattr(WORLD, name)).parameters) == list(signature.parameters)[1:]
+    name, scene, wanted, rendered, asked, told = make_case(WORLD, TUNE + 11)
+    rng = Random(TUNE + 11)
+    assert (name, scene) == ("clocks", clocks.sample(TUNE + 11))
+    assert wanted == language.request(scene, rng)
+    assert asked == [question.text for question in language.questions(scene, rng)]
+    assert told == (language.caption(scene), language.caption(scene, rng), language.description(scene))
+    assert rendered == clocks.render(language.apply(scene, wanted), 64).tobytes()
+
+
 # Language ---
 
 
@@ -180,6 +209,39 @@ def test_an_order_of_a_relative_time_means_its_shift():
     for _ in range(500):
         shift, order = language.shift_order(rng)
         assert told_shift(order) == shift, order
+
+
+ORDERS = [order for name in ("TIME_ORDERS", "SHIFT_ORDERS", "COLOUR_ORDERS", "SHAPE_ORDERS", "MARKS_ORDERS",
+                             "ADD_SECOND_HAND", "DROP_SECOND_HAND", "NOTHING")
+          for order in getattr(clock_orders, name)]  # fmt: skip
+
+
+def test_courtesies_fit_the_orders_they_dress():
+    """ "Could you the clock should be on a red background?" was once an instruction."""
+    deeds = [order for order in ORDERS if "could you {}?" in language.courtesies(order)]
+    assert len(deeds) > 50
+    for order in deeds:
+        assert not re.match(r"(the|it|I|an?|no|don't|\{\w+\}) ", order), order
+    for order in set(ORDERS) - set(deeds):
+        assert re.match(r"(the|it|I|an?|no|don't|\{\w+\}),? ", order), order
+        assert "can you {}" not in language.courtesies(order)
+    assert language.courtesies("the rim should be red") == ("{}, please", "now {}")
+    assert language.courtesies("one hour later") == ("{}, please",)
+    for polite in ("a red rim, please", "what is a cat?", "hello"):
+        assert language.courtesies(polite) == ()
+
+
+def test_no_instruction_asks_could_you_of_a_wish():
+    asked = []
+    for seed, clock in enumerate(CLOCKS):
+        for kind in language.KINDS:
+            said = language.request(clock, Random(f"courtesy {kind} {seed}"), kind).instruction
+            assert said.lower().count("please") <= 1, said
+            if found := re.match(r"(could|can) you (\S+)", said.lower()):
+                asked.append(found[2])
+                assert not re.search(r"should|i want", said.lower()), said
+    assert len(asked) > 30
+    assert set(asked) <= clock_orders.VERBS
 
 
 # Requests and plans ---

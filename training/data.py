@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training import clocks
+from training.clock_world import CLOCKS
 from training.world import TRAIN
 
 RUNS = Path("runs")
@@ -21,7 +21,7 @@ CHUNK = 1000
 
 def render_chunk(first: int) -> np.ndarray:
     """Pictures of CHUNK seeds, uint8 (CHUNK, 128, 128, 3)."""
-    return np.stack([np.asarray(clocks.render(clocks.sample(TRAIN + first + i))) for i in range(CHUNK)])
+    return np.stack([np.asarray(CLOCKS.render(CLOCKS.sample(TRAIN + first + i))) for i in range(CHUNK)])
 
 
 def render_all(count: int, workers: int, folder: Path = RUNS / "clocks") -> None:

@@ -14,7 +14,7 @@ from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
 from editor.runtime import prepare
-from training import clocks
+from training.clock_world import CLOCKS
 from training.data import RUNS, Pictures
 from training.flow_folder import new_vae
 from training.harness import Run, mean
@@ -32,7 +32,7 @@ def to_signed(pixels: np.ndarray) -> Tensor:
 
 def unseen(count: int) -> np.ndarray:
     """Pictures that training never draws, uint8 (count, 128, 128, 3)."""
-    return np.stack([np.asarray(clocks.render(clocks.sample(TEST + i))) for i in range(count)])
+    return np.stack([np.asarray(CLOCKS.render(CLOCKS.sample(TEST + i))) for i in range(count)])
 
 
 def loss(vae: AutoencoderTiny, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -21,8 +21,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from editor.runtime import prepare
 from editor.twotime import load_two_time
-from training import clock_language as language
 from training import clocks
+from training.clock_world import CLOCKS
 from training.data import RUNS, Pictures
 from training.flow_folder import TextEncoders, new_text_encoders, new_transformer, save_pipeline
 from training.harness import Run, mean, optimizers
@@ -161,7 +161,7 @@ def loss(
 def prompt(scene: clocks.Clock, rng: Random) -> str:
     """A caption; sometimes with a time that has nothing to do with the picture, so that no prompt can set the time."""
     random_time = f", showing {clocks.clock_time(rng.randrange(720))}" if rng.random() < 0.2 else ""
-    return language.caption(scene, rng) + random_time
+    return CLOCKS.caption(scene, rng) + random_time
 
 
 def networks(captions: list[str], channels: int, start: Path | None) -> tuple[FluxTransformer2DModel, TextEncoders]:
@@ -181,7 +181,7 @@ def train(
     vae = AutoencoderTiny.from_pretrained(RUNS / "autoencoder" / "vae" if start is None else start / "vae")
     latents = encode_all(vae)
     shift, factor = scale(vae, latents)
-    scenes = [clocks.sample(TRAIN + i) for i in range(len(latents))]
+    scenes = [CLOCKS.sample(TRAIN + i) for i in range(len(latents))]
     rng = Random(0)
     captions = [prompt(scene, rng) for scene in scenes]
     network = FlowNetwork(*networks(captions[:8000], latents.shape[1], start), compiled)

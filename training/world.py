@@ -1,6 +1,6 @@
 """A world is what the studio models are trained on: pictures with known descriptions, and a language about them.
 
-`training.clocks` is the first; a second one implements `World` and is named on the training commands.
+`training.clock_world.CLOCKS` is the first. A second one implements `World` and takes its place in the trainings.
 """
 
 from __future__ import annotations
