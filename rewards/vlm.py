@@ -28,14 +28,12 @@ from transformers import (
 )
 
 from rewards.attention import WindowAttention
-from rewards.base import NO, YES
+from rewards.base import FAMILIES, NO, YES
 from rewards.preprocess import MatrixPatchEmbed, pixel_patches
 from rewards.prompt import Packed, Prompter, Question
 
 Images = Float[Tensor, "batch 3 height width"]
 
-FAMILIES = ("qwen2_5_vl", "qwen3_vl")
-"""Values of `model_type` in a folder's config.json that `VLM` reads."""
 _REMEMBERED = 32
 """Layouts of questions that a VLM remembers: a search asks the same ones at every step."""
 
@@ -168,12 +166,12 @@ class VLM:
         batch = len(features.tokens)
         if len(rows) not in (1, batch):
             raise ValueError(f"{batch} images need 1 or {batch} rows of questions, not {len(rows)}.")
-        packed, positions, mask = self._layout(features.grid, tuple(map(tuple, rows)))
-        hidden = self._read(features, packed, positions, mask)
+        packed, positions, mask = self.layout(features.grid, tuple(map(tuple, rows)))
+        hidden = self.read(features, packed, positions, mask)
         scores = self._log_odds(_at(hidden, packed.ends))
         if len(packed.answers):
             is_open = torch.tensor([[q.answer is not None for q in row] for row in rows], device=self.device)
-            scores = torch.where(is_open, self._log_likelihood(hidden, packed, scores.shape), scores)
+            scores = torch.where(is_open, self.log_likelihoods(hidden, packed, scores.shape), scores)
         if calls is not None:
             calls.count += scores.numel()
         return scores
@@ -193,9 +191,9 @@ class VLM:
         if len(images) != len(prompts):
             raise ValueError(f"{len(images)} images need as many prompts, not {len(prompts)}.")
         features = self.features(images)
-        packed, positions, mask = self._layout(features.grid, tuple((Question(text),) for text in prompts))
+        packed, positions, mask = self.layout(features.grid, tuple((Question(text),) for text in prompts))
         cache = DynamicCache(config=self.text.config)
-        hidden = _at(self._read(features, packed, positions, mask, cache), packed.ends)
+        hidden = _at(self.read(features, packed, positions, mask, cache), packed.ends)
         position = positions.gather(2, packed.ends.expand(3, -1, -1))
         # Padding after the shorter prompts stays invisible to what follows.
         mask = mask.gather(2, packed.ends[:, None, :, None].expand(-1, 1, -1, mask.shape[-1]))
@@ -220,7 +218,7 @@ class VLM:
         texts = self.prompter.tokenizer.batch_decode(torch.cat(written, 1), skip_special_tokens=True)
         return [text.strip() for text in texts]
 
-    def _layout(
+    def layout(
         self, grid: tuple[int, int, int], rows: tuple[tuple[Question, ...], ...]
     ) -> tuple[Packed, Tensor, Tensor]:
         """The rows as tensors, with positions (3, R, L) and an additive attention mask (R, 1, L, L)."""
@@ -244,7 +242,7 @@ class VLM:
             self._layouts[grid, rows] = layout
         return layout
 
-    def _read(
+    def read(
         self, features: Features, packed: Packed, positions: Tensor, mask: Tensor, cache: DynamicCache | None = None
     ) -> Float[Tensor, "batch length width"]:
         """Last hidden states of every row with the images in their places."""
@@ -272,7 +270,7 @@ class VLM:
         yes, no = logits[..., : self._yes], logits[..., self._yes :]
         return yes.logsumexp(-1) - no.logsumexp(-1)
 
-    def _log_likelihood(self, hidden: Tensor, packed: Packed, shape: torch.Size) -> Float[Tensor, "batch questions"]:
+    def log_likelihoods(self, hidden: Tensor, packed: Packed, shape: torch.Size) -> Float[Tensor, "batch questions"]:
         """Sums of log p over each question's answer tokens; zero where there is no answer."""
         row, question, place, token = packed.answers.unbind(1)
         if len(packed.ids) == 1:
