@@ -21,6 +21,7 @@ OPEN_HOUSE = "Everybody who reaches this machine can use the page: add --auth US
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Edit pictures from one sentence, in the browser.")
     parser.add_argument("--profile", default="studio", help="models and settings: studio runs on any CPU (default)")
+    parser.add_argument("--vlm", metavar="NAME_OR_FOLDER", help="another VLM for a GPU profile; doctor lists them")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for your network")
     parser.add_argument("--port", type=int, default=7860)
     parser.add_argument("--share", action="store_true", help="also make a public link through gradio.app")
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     chosen = parse(argv)
     prepare()
     try:
-        desk = Desk.open(Editor.load(chosen.profile), chosen.history)
+        desk = Desk.open(Editor.load(chosen.profile, chosen.vlm), chosen.history)
     except EditError as error:
         print(error, file=sys.stderr)
         return 2

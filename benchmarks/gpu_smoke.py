@@ -111,10 +111,11 @@ def smoke(editor: Editor, picture: Image.Image) -> Iterator[Result]:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_smoke", description=__doc__)
     parser.add_argument("--profile", choices=list(PROFILES), default="flux")
+    parser.add_argument("--vlm", metavar="NAME_OR_FOLDER", help="another VLM than the profile's own")
     parser.add_argument("--image", required=True, help="a picture to edit")
     options = parser.parse_args(arguments)
     try:
-        editor, picture = Editor.load(options.profile), images.load(options.image).image
+        editor, picture = Editor.load(options.profile, options.vlm), images.load(options.image).image
     except EditError as error:
         print(error, file=sys.stderr)
         return 2

@@ -109,12 +109,12 @@ def _roundtrip(options: argparse.Namespace) -> int:
 def _doctor(options: argparse.Namespace) -> int:
     from editor.doctor import main as doctor  # it alone needs no models
 
-    return doctor(options.profile, options.json)
+    return doctor(options.profile, options.json, vlm=options.vlm)
 
 
 def _editor(options: argparse.Namespace) -> Editor:
     prepare()
-    return Editor.load(options.profile)
+    return Editor.load(options.profile, options.vlm)
 
 
 def _load(path: str) -> Image.Image:
@@ -147,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, run: Callable[[argparse.Namespace], int], about: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=about, description=about)
         added.add_argument("--profile", default="studio", choices=sorted(PROFILES))
+        added.add_argument("--vlm", metavar="NAME_OR_FOLDER", help="another VLM for a GPU profile; doctor lists them")
         added.add_argument("--json", action="store_true", help="print one JSON object")
         added.set_defaults(run=run)
         return added

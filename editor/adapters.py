@@ -6,7 +6,6 @@ the reverse. Latents are float32 outside; the networks work in their own dtype. 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -20,10 +19,10 @@ from diffusers import (
 )
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from editor.twotime import is_two_time
 from editor.types import EditError, Images, Latents, Times
+from rewards.chunks import in_chunks
 
 FLUX_GUIDANCE = 3.5
 """The embedded guidance that FLUX.1-dev and its public flow map are run with."""
@@ -191,20 +190,6 @@ def to_unit(images: Float[Tensor, "batch 3 height width"]) -> Images:
     """[-1, 1] to [0, 1], clamped, with the gradient of what was not clamped."""
     images = (images + 1) / 2
     return images + (images.clamp(0, 1) - images).detach()
-
-
-def in_chunks(function: Callable[..., Tensor], rows: int | None, *batches: Tensor) -> Tensor:
-    """function(*batches), at most `rows` of the batch at a time.
-
-    Under grad mode each chunk is recomputed in the backward pass, so that the activations of one chunk are
-    all that is ever held.
-    """
-    if rows is None or len(batches[0]) <= rows:
-        return function(*batches)
-    chunks = zip(*(batch.split(rows) for batch in batches), strict=True)
-    if torch.is_grad_enabled():
-        return torch.cat([checkpoint(function, *chunk, use_reentrant=False) for chunk in chunks])
-    return torch.cat([function(*chunk) for chunk in chunks])
 
 
 def per_latent(time: Times, x: Latents) -> Float[Tensor, " batch"]:

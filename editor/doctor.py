@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -16,8 +17,9 @@ from huggingface_hub import constants
 from packaging.requirements import Requirement
 
 from editor.hub import Hub, missing
-from editor.memory import choose, need
-from editor.profiles import ASSETS, FLUX_PIPELINE, Profile, Repo, chosen
+from editor.memory import choose, host_need, need
+from editor.profiles import ASSETS, Profile, chosen
+from editor.repos import FLUX_PIPELINE, VLMS, Repo
 from editor.types import EditError
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
@@ -73,6 +75,11 @@ def disk_free(folder: Path) -> float:
     return shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.exists())).free / 1e9
 
 
+def ram() -> float:
+    """GB of main memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+
+
 @dataclass(frozen=True)
 class Machine:
     """What the doctor looks at, as functions, so that tests bring their own."""
@@ -81,25 +88,31 @@ class Machine:
     driver: Callable[[], str | None] = driver
     installed: Callable[[str], str | None] = installed
     disk_free: Callable[[Path], float] = disk_free
+    ram: Callable[[], float] = ram
     hub: Hub = field(default_factory=Hub)
     cache: Path = Path(constants.HF_HUB_CACHE)
     models: Path = ASSETS
 
 
-def main(profile_name: str, as_json: bool, machine: Machine | None = None) -> int:
-    """Print the report, as one JSON object if asked; 0 if the profile can run here, else 1. Raises EditError."""
-    profile = chosen(profile_name)
+def main(profile_name: str, as_json: bool, machine: Machine | None = None, vlm: str | None = None) -> int:
+    """Print the report, as one JSON object if asked; 0 if the profile can run here, else 1. Raises EditError.
+
+    `vlm` is another VLM than the profile's own, see `profiles.chosen`.
+    """
+    profile = chosen(profile_name, vlm)
     findings = list(examine(profile, machine or Machine()))
     healthy = all(finding.ok for finding in findings)
-    table = list(memory_table(profile))
+    table, judges = list(memory_table(profile)), list(judge_table(profile))
     if as_json:
-        report = {"profile": profile.name, "ok": healthy, "findings": [asdict(f) for f in findings], "memory": table}
-        print(json.dumps(report))
-    else:
-        for finding in findings:
-            print(f"{'ok ' if finding.ok else 'FIX'}  {finding.what}: {finding.text}")
-        for row in table:
-            print(f"     a GPU of {row['card_gb']} GB (computed, not measured): {row['plan']}")
+        told = {"profile": profile.name, "ok": healthy, "findings": [asdict(f) for f in findings]}
+        print(json.dumps(told | {"memory": table, "vlms": judges}))
+        return 0 if healthy else 1
+    for finding in findings:
+        print(f"{'ok ' if finding.ok else 'FIX'}  {finding.what}: {finding.text}")
+    for row in table:
+        print(f"     a GPU of {row['card_gb']} GB (computed, not measured): {row['plan']}")
+    for row in judges:
+        print(f"     --vlm {row['name']} ({row['gb']} GB): {row['licence']}")
     return 0 if healthy else 1
 
 
@@ -123,7 +136,18 @@ def examine(profile: Profile, machine: Machine) -> Iterator[Finding]:
     yield Finding(
         "disk", free > to_come, text if free > to_come else f"{text}: free space or set HF_HOME to another disk"
     )
-    yield Finding("licence", True, profile.licence)
+    yield memory(profile, machine)
+    for repo in profile.repos:
+        yield Finding("licence", True, f"{repo.id}: {repo.licence}")
+
+
+def memory(profile: Profile, machine: Machine) -> Finding:
+    """Main memory for what is loaded through it."""
+    wanted, found = host_need(profile), machine.ram()
+    text = f"{found:.0f} GB of main memory, {wanted:.0f} GB wanted (computed)"
+    if found >= wanted:
+        return Finding("RAM", True, text)
+    return Finding("RAM", False, f"{text}: close other programs or add swap space")
 
 
 def packages(machine: Machine) -> Iterator[Finding]:
@@ -188,6 +212,12 @@ def access(repo: Repo, machine: Machine) -> Finding:
     except EditError as error:
         return Finding("token", False, str(error))
     return Finding("token", True, f"{repo.id} may be read")
+
+
+def judge_table(profile: Profile) -> Iterator[dict[str, object]]:
+    """The VLMs on offer with their size in GB and their licence; none for the studio, which has its own."""
+    for repo in VLMS.values() if profile.repos else ():
+        yield {"name": repo.name, "gb": repo.gigabytes, "licence": repo.licence}
 
 
 def memory_table(profile: Profile) -> Iterator[dict[str, object]]:

@@ -18,7 +18,7 @@ from editor import images
 from editor.baselines import METHODS
 from editor.inversion import RoundTrip, roundtrip
 from editor.judge import Judge
-from editor.models import Models, load_profile
+from editor.models import TWICE, Models, load_profile
 from editor.profiles import Profile
 from editor.types import (
     MAX_INSTRUCTION,
@@ -82,9 +82,12 @@ class Editor:
         self.efforts = EFFORTS
 
     @classmethod
-    def load(cls, name: str = "studio") -> Editor:
-        """The editor of a profile; its models are read when they are first used. Raises EditError."""
-        return cls(load_profile(name))
+    def load(cls, name: str = "studio", vlm: str | None = None) -> Editor:
+        """The editor of a profile, with another VLM if one is named (see `editor.profiles.chosen`). Raises EditError.
+
+        Its models are read when they are first used.
+        """
+        return cls(load_profile(name, vlm=vlm))
 
     @property
     def profile(self) -> Profile:
@@ -92,7 +95,7 @@ class Editor:
 
     def plan(self, image: Image.Image, instruction: str) -> Plan:
         """What the VLM makes of an instruction. Raises EditError when it is empty, too long or out of its language."""
-        return self._plan(image, instruction, Calls())
+        return self.models.within_memory(lambda: self._plan(image, instruction, Calls()))
 
     def _plan(self, image: Image.Image, instruction: str, calls: Calls) -> Plan:
         check_instruction(instruction)
@@ -113,7 +116,7 @@ class Editor:
     def _invert(self, square: Images, placement: images.Placement, start: float, prompt: str) -> Inverted:
         codec = self.models.codec
         latents = codec.encode(square)
-        trip = roundtrip(self.models.condition(prompt), latents, start, INVERSION_STEPS)
+        trip = roundtrip(self.models.condition(prompt), latents, start, INVERSION_STEPS, self.models.shift)
         return Inverted(square, placement, latents, codec.render(latents), trip, codec.render(trip.back))
 
     def edit(self, request: EditRequest, stop: Event | None = None) -> Iterator[EditUpdate]:
@@ -125,12 +128,14 @@ class Editor:
         """
         try:
             yield from self._edit(request, stop or Event())
+            return
         except torch.OutOfMemoryError:
-            self.models.tighten()
-            try:
-                yield from self._edit(request, stop or Event())
-            except torch.OutOfMemoryError as error:
-                raise EditError("The GPU ran out of memory twice: ask for fewer candidates, or free it.") from error
+            pass  # the error holds all that the run held: it must be gone before the models are loaded again
+        self.models.tighten()
+        try:
+            yield from self._edit(request, stop or Event())
+        except torch.OutOfMemoryError as error:
+            raise EditError(TWICE) from error
 
     def _edit(self, request: EditRequest, stop: Event) -> Iterator[EditUpdate]:
         started, calls = time.monotonic(), Calls()
@@ -138,10 +143,10 @@ class Editor:
         wanted = request.plan or self._plan(request.image, request.instruction, calls)
         update = EditUpdate(stage="plan", message="Planned the checks", plan=wanted)
         yield update
-        settings = request.settings
+        settings = request.settings.but(shift=request.settings.shift or self.models.shift)
         if not self.models.gradient:
             settings = settings.but(guidance=0.0)
-            request = replace(request, settings=settings)
+        request = replace(request, settings=settings)
         inverted = self.invert(request.image, settings.start, wanted.source)
         update = replace(
             update, stage="invert", message="Carried the picture back to where the edit starts",
@@ -170,10 +175,13 @@ class Editor:
         """Log-odds of yes for each question about a picture."""
         square = images.to_unit(images.fit(image, self.profile.size)[0])
         try:
-            with torch.no_grad():
-                return self.models.vlm.log_odds(square, questions)[0].tolist()
+            return self.models.within_memory(lambda: self._log_odds(square, questions))
         except ValueError as error:
             raise EditError(str(error)) from error
+
+    @torch.no_grad()
+    def _log_odds(self, square: Images, questions: list[str]) -> list[float]:
+        return self.models.vlm.log_odds(square, questions)[0].tolist()
 
     def _check(self, request: EditRequest) -> None:
         if request.plan is None:

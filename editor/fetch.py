@@ -7,15 +7,16 @@ import sys
 from collections.abc import Sequence
 
 from editor.hub import Hub
-from editor.profiles import PROFILES, VLMS, Profile, chosen
+from editor.profiles import PROFILES, Profile, chosen
+from editor.repos import VLMS
 from editor.types import EditError
 
 
 def fetch(profile: Profile, hub: Hub) -> None:
     """Download what is missing of a profile. Raises EditError."""
-    print(f"{profile.name}: {profile.licence}", *profile.notices, sep="\n")
+    print(profile.name, *profile.notices, sep="\n")
     for repo in profile.repos:
-        print(f"{repo.id}: {hub.gigabytes(repo):.1f} GB to come ({repo.page})")
+        print(f"{repo.id}: {hub.gigabytes(repo):.1f} GB to come ({repo.page}). {repo.licence}")
     for repo in profile.repos:
         print(f"{repo.id} is in {hub.fetch(repo)}")
 
@@ -23,7 +24,7 @@ def fetch(profile: Profile, hub: Hub) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m editor.fetch", description=__doc__)
     parser.add_argument("profile", choices=[name for name, profile in PROFILES.items() if profile.repos])
-    parser.add_argument("--vlm", choices=list(VLMS), help="another judge than the profile's own")
+    parser.add_argument("--vlm", help=f"another VLM than the profile's own: {', '.join(r.name for r in VLMS.values())}")
     options = parser.parse_args(arguments)
     try:
         fetch(chosen(options.profile, options.vlm), Hub())

@@ -22,7 +22,8 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from editor.profiles import Profile, Repo
+from editor.profiles import Profile
+from editor.repos import Repo
 from editor.types import EditError
 
 UNREACHABLE = (HTTPError, ConnectionError, OfflineModeIsEnabled, LocalEntryNotFoundError, DryRunError)
@@ -94,6 +95,7 @@ def missing(folder: Path, repo: Repo) -> list[str]:
     named = [pattern for pattern in repo.files if "*" not in pattern]
     for pattern in (pattern for pattern in repo.files if pattern.endswith("/*")):
         named += [pattern[:-2]] if not (folder / pattern[:-2]).is_dir() else []
+    named += [pattern for pattern in repo.files if pattern == "*.safetensors" and not any(folder.glob(pattern))]
     for index in folder.rglob("*.safetensors.index.json"):
         place = index.parent.relative_to(folder)
         named += [str(place / shard) for shard in sorted(set(json.loads(index.read_text())["weight_map"].values()))]

@@ -53,7 +53,8 @@ class Judge:
     def of(cls, models: Models, plan: Plan, latents: Latents, before: Images, mask: Image.Image | None,
            settings: SearchSettings, calls: Calls) -> Judge:  # fmt: skip
         """The judge of a plan for a source with these latents and this reconstruction."""
-        asked = CheckReward(models.vlm, plan.checks + keep_checks(plan), settings.jitters, settings.seed, calls)
+        questions = plan.checks + keep_checks(plan)
+        asked = CheckReward(models.vlm, questions, settings.jitters, settings.seed, calls, models.limit)
         small = weight = None
         if mask is not None:
             square = images.to_unit(images.fit(mask, before.shape[-1])[0])[:, :1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import exp
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from diffusers import (
     AutoencoderDC,
     AutoencoderKL,
     AutoencoderTiny,
+    FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
     SanaSprintPipeline,
@@ -99,6 +101,21 @@ def load_sana_text(folder: Path, device: torch.device, dtype: torch.dtype) -> Sa
             transformer=None,
             scheduler=None,
         )
+
+
+def load_time_shift(folder: Path, tokens: int) -> float:
+    """m of the time shift that the scheduler in `folder` gives an image of so many tokens; see `schedules.shifted`.
+
+    A dynamic scheduler, as FLUX.1-dev's, takes mu from the straight line through (base_image_seq_len, base_shift) and
+    (max_image_seq_len, max_shift); m is e^mu, or mu itself if its type is "linear". Others, as schnell's, fix m.
+    """
+    with reading(folder):
+        config = FlowMatchEulerDiscreteScheduler.from_pretrained(folder, local_files_only=True).config
+    if not config.use_dynamic_shifting:
+        return float(config.shift)
+    share = (tokens - config.base_image_seq_len) / (config.max_image_seq_len - config.base_image_seq_len)
+    mu = config.base_shift + share * (config.max_shift - config.base_shift)
+    return mu if config.time_shift_type == "linear" else exp(mu)
 
 
 def pretrained(cls: type, folder: Path, dtype: torch.dtype) -> nn.Module:

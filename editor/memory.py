@@ -6,10 +6,16 @@ in GB (1e9 bytes) and for the stated number of candidates in one backward pass.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
-from math import ceil, floor
+from functools import cache
+from math import ceil, floor, prod
+from pathlib import Path
 
-from editor.profiles import Profile, Repo
+from safetensors import SafetensorError, safe_open
+
+from editor.profiles import Profile
+from editor.repos import Repo
 from editor.types import EditError
 
 BF16 = 2.0
@@ -23,6 +29,8 @@ LIVE = 2 * SAVED
 FULL_DECODER, DRAFT_DECODER = 60 * 128, 15 * 64
 """Activations per pixel that decoding keeps: tensors at full resolution times their channels."""
 SANA_DECODER = 30 * 128
+TEXT_ENCODERS = {"flux": 9.8, "sana": 5.3}
+"""GB of main memory for the text encoders, by the kind of profile; they never go to the GPU."""
 RESERVE = 2.0
 """GB for the CUDA context and fragmentation."""
 
@@ -48,6 +56,8 @@ class Judge:
 
 FLUX = Tower(11.9, 0.1, 3072, 57)
 SANA = Tower(0.6, 0.05, 1152, 28)
+TOWERS = {"flux": FLUX, "sana": SANA}
+"""The flow map's transformer, by the kind of profile."""
 JUDGES = {
     "Qwen/Qwen2.5-VL-3B-Instruct": Judge(Tower(3.08, 0.31, 2048, 36), Tower(0.67, 0.67, 1280, 32), 14),
     "Qwen/Qwen2.5-VL-7B-Instruct": Judge(Tower(7.61, 1.09, 3584, 28), Tower(0.68, 0.68, 1280, 32), 14),
@@ -55,8 +65,10 @@ JUDGES = {
     "Qwen/Qwen3-VL-4B-Instruct": Judge(Tower(4.02, 0.39, 2560, 36), Tower(0.42, 0.42, 1024, 24), 16),
     "Qwen/Qwen3-VL-8B-Instruct": Judge(Tower(8.19, 1.24, 4096, 36), Tower(0.58, 0.58, 1152, 27), 16),
 }
-QUESTION_TOKENS = 100
-"""Tokens of text that a judge reads with an image."""
+QUESTIONS = 8
+"""Questions that one pass of a judge asks about an image at most; longer plans are asked in several."""
+QUESTION_TOKENS = 40
+"""Tokens of a question with its answer and the chat around it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,12 +117,11 @@ def ladder(profile: Profile) -> tuple[MemoryPlan, ...]:
 
 def need(profile: Profile, plan: MemoryPlan) -> dict[str, float]:
     """GB on the GPU by part: 'flow map', 'VLM', 'decoder', 'activations', 'reserve'; the VLM's own are in 'VLM'."""
-    tower = FLUX if profile.kind == "flux" else SANA
-    cells = (profile.size // (16 if profile.kind == "flux" else 32)) ** 2
+    tower = TOWERS[profile.kind]
     judge = judge_of(profile)
     pixels = plan.rows * profile.size**2
     vision_tokens = (profile.size // judge.patch) ** 2
-    text_tokens = vision_tokens // 4 + QUESTION_TOKENS
+    text_tokens = vision_tokens // 4 + QUESTIONS * QUESTION_TOKENS
     decoder = (SANA_DECODER if profile.kind == "sana" else FULL_DECODER) if plan.full_decoder else DRAFT_DECODER
     backward = plan.gradient
     return {
@@ -119,9 +130,16 @@ def need(profile: Profile, plan: MemoryPlan) -> dict[str, float]:
         + weights(judge.vision, "bf16")
         + plan.rows * backward * (kept(judge.text, text_tokens) + kept(judge.vision, vision_tokens)),
         "decoder": 0.4 + pixels * (decoder if backward else decoder / 10) * BF16 / 1e9,
-        "activations": plan.rows * flow_activations(tower, cells + profile.text_tokens, plan),
+        "activations": plan.rows * flow_activations(tower, profile.image_tokens + profile.text_tokens, plan),
         "reserve": RESERVE,
     }
+
+
+def host_need(profile: Profile) -> float:
+    """GB of main memory at worst: the text encoders, and what is on its way through to the GPU."""
+    judge = judge_of(profile)
+    passing = weights(TOWERS[profile.kind], "bf16"), weights(judge.text, "bf16") + weights(judge.vision, "bf16")
+    return TEXT_ENCODERS[profile.kind] + max(passing)
 
 
 def weights(tower: Tower, precision: str) -> float:
@@ -145,11 +163,38 @@ def flow_activations(tower: Tower, tokens: int, plan: MemoryPlan) -> float:
 
 
 def judge_of(profile: Profile) -> Judge:
+    """The sizes of a profile's VLM. Raises EditError when they are not known."""
+    if isinstance(profile.vlm, Path):
+        return judge_in(profile.vlm)
     if not isinstance(profile.vlm, Repo) or profile.vlm.id not in JUDGES:
         raise EditError(
             f"The memory that the VLM of {profile.name} needs is not known: choose one of {', '.join(JUDGES)}."
         )
     return JUDGES[profile.vlm.id]
+
+
+@cache
+def judge_in(folder: Path) -> Judge:
+    """The sizes of the VLM in a folder, from its config and the heads of its weights. Raises EditError."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        shapes = {}
+        for file in sorted(folder.glob("*.safetensors")):
+            with safe_open(file, "pt") as weights:
+                shapes |= {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118
+        text, vision = config.get("text_config", config), config["vision_config"]
+        sizes = {"text": 0.0, "vision": 0.0, "kept": 0.0}
+        for name, shape in shapes.items():
+            part = "vision" if "visual." in name else "text"
+            sizes[part] += prod(shape) / 1e9
+            sizes["kept"] += prod(shape) / 1e9 * ("embed_tokens" in name or "lm_head" in name)
+        return Judge(
+            Tower(sizes["text"], sizes["kept"], text["hidden_size"], text["num_hidden_layers"]),
+            Tower(sizes["vision"], sizes["vision"], vision["hidden_size"], vision["depth"]),
+            vision["patch_size"],
+        )
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise EditError(f"The VLM in {folder} is missing files or holds damaged ones: fetch it again.") from error
 
 
 def choose(profile: Profile, free: float, vlm_free: float | None = None) -> MemoryPlan:

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from inspect import signature
 from pathlib import Path
 from threading import RLock
+from typing import TypeVar
 
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel, SanaSprintPipeline, SanaTransformer2DModel
 
 from editor.adapters import FluxFlowMap, LatentCodec, SanaFlowMap
 from editor.hub import Hub, folders
-from editor.loaders import load_autoencoder, load_flux_text, load_sana_text, load_transformer, reading
-from editor.memory import MemoryPlan, choose, lower
-from editor.profiles import ASSETS, Profile, Repo, chosen
+from editor.loaders import (
+    load_autoencoder,
+    load_flux_text,
+    load_sana_text,
+    load_time_shift,
+    load_transformer,
+    reading,
+)
+from editor.memory import QUESTIONS, MemoryPlan, choose, lower
+from editor.profiles import ASSETS, Profile, chosen
+from editor.repos import Repo
 from editor.types import EditError
+from rewards.checks import Limit
 from rewards.vlm import VLM
+
+Result = TypeVar("Result")
 
 KEPT_PROMPTS = 16
 """How many prompts stay encoded."""
+TWICE = "The GPU ran out of memory twice: ask for fewer candidates, or free it."
 CPU = torch.device("cpu")
 SANA_INSTRUCTION = signature(SanaSprintPipeline.__call__).parameters["complex_human_instruction"].default
 """What SANA-Sprint's pipeline puts before every prompt."""
@@ -90,6 +105,18 @@ class Models:
         return self.hardware.plan.rows if self.hardware.plan else None
 
     @property
+    def limit(self) -> Limit | None:
+        """What one pass of the VLM may hold. None: no limit."""
+        return None if self.rows is None else Limit(self.rows, self.rows * QUESTIONS)
+
+    @cached_property
+    def shift(self) -> float:
+        """m of the time shift of inversion and search, see `schedules.shifted`: 1 leaves the times even."""
+        if self.profile.time_grid == "even":
+            return 1.0
+        return load_time_shift(self.place.flow / "scheduler", self.profile.image_tokens)
+
+    @property
     def gradient(self) -> bool:
         """Whether there is memory to differentiate; if not, search by selection alone (guidance 0)."""
         return self.hardware.plan is None or self.hardware.plan.gradient
@@ -106,8 +133,21 @@ class Models:
             self._maps.clear()
             for name in ("_transformer", "_codec", "_text", "_vlm"):
                 self.__dict__.pop(name, None)
+            gc.collect()  # autograd's graphs and hooks hold one another in circles
             torch.cuda.empty_cache()
             return self.hardware.plan
+
+    def within_memory(self, work: Callable[[], Result]) -> Result:
+        """work(), and when GPU memory runs out once more under the next tighter plan. Raises EditError if again."""
+        try:
+            return work()
+        except torch.OutOfMemoryError:
+            pass  # the error holds all that the work held: it must be gone before the models are loaded again
+        self.tighten()
+        try:
+            return work()
+        except torch.OutOfMemoryError as error:
+            raise EditError(TWICE) from error
 
     @torch.no_grad()
     def _bind(self, prompt: str) -> FluxFlowMap | SanaFlowMap:
@@ -157,7 +197,7 @@ class Models:
 def load_profile(name: str, folder: Path = ASSETS, vlm: str | None = None, hub: Hub | None = None) -> Models:
     """The models of a profile, to be read when they are first used. Never downloads anything.
 
-    `folder` holds the models that come with the repository; `vlm` is the id of another judge (`VLMS`). Profiles
+    `folder` holds the models that come with the repository; `vlm` is another VLM, see `profiles.chosen`. Profiles
     of the Hub take the first GPU, and the second for the VLM where there is one, and the roomiest plan that fits.
     Raises EditError with a sentence when there is no such profile, its files are not there, or no GPU can hold it.
     """
@@ -176,8 +216,8 @@ def load_profile(name: str, folder: Path = ASSETS, vlm: str | None = None, hub: 
 def placed(profile: Profile, found: dict[str, Path]) -> Place:
     """Where the parts of a profile of the Hub lie, from the folders of its repositories."""
 
-    def at(repo: Repo | None) -> Path | None:
-        return None if repo is None else found[repo.id]
+    def at(part: Repo | Path | None) -> Path | None:
+        return found[part.id] if isinstance(part, Repo) else part
 
     lora = at(profile.lora)
     return Place(

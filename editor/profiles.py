@@ -1,31 +1,29 @@
-"""Profiles: named sets of models and settings, as data."""
+"""Profiles: named sets of models and settings, as data; and the choice of one, with another VLM if wanted."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from editor.repos import (
+    FLOW_MAP_256,
+    FLOW_MAP_512,
+    FLUX_DEV,
+    FLUX_SCHNELL,
+    SANA_SPRINT,
+    TAEF1,
+    VLMS,
+    Repo,
+    flow_map_lora,
+)
 from editor.types import EditError
+from rewards.base import FAMILIES
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets" / "models"
 """Where the models that come with the repository lie."""
-
-
-@dataclass(frozen=True)
-class Repo:
-    """A repository of the Hugging Face Hub, and the files of it that are needed."""
-
-    id: str
-    files: tuple[str, ...]
-    """Patterns; everything else in the repository is left there."""
-    gigabytes: float
-    """Computed from the number of parameters, for when the Hub cannot be asked."""
-    gated: bool = False
-    """Its licence must be accepted on the Hub by the owner of the token."""
-
-    @property
-    def page(self) -> str:
-        return f"https://huggingface.co/{self.id}"
+KINDS = {"flux": 16, "sana": 32}
+"""Families of flow maps with the side of the square, in pixels, that becomes one token of their network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +34,18 @@ class Profile:
     description: str
     """One line for the page: what it can edit, and on what machine."""
     flow: str | Repo
-    vlm: str | Repo
+    vlm: str | Repo | Path
+    """A path is a folder of the user's own; see `chosen`."""
     kind: str = "flux"
-    """The family of the flow map's network: 'flux' or 'sana'."""
+    """The family of the flow map's network: a key of KINDS."""
     lora: Repo | None = None
     """The LoRA that makes a map of two times of the transformer; its one file."""
     draft: Repo | None = None
     """A small autoencoder of the same latents, to differentiate where the full one is too big."""
     size: int
     """Side of the square images that the models see, in pixels."""
+    time_grid: str = "even"
+    """'even', or 'scheduler': inversion and search place their times as the pipeline's own scheduler does."""
     least_psnr: float = 18.0
     """A picture whose round trip is worse than this many dB is refused: the models cannot represent it."""
     two_time: bool
@@ -54,7 +55,7 @@ class Profile:
     plan_template: str = "general"
     """Name of the planner's prompt in `rewards.plan`."""
     licence: str
-    """Of the weights, with what they may be used for."""
+    """Of the flow map's weights, with what they may be used for."""
     notices: tuple[str, ...] = ()
     """What a user of these weights must know or do, one sentence each."""
 
@@ -63,34 +64,13 @@ class Profile:
         """Everything that has to be fetched; nothing for a profile that comes with the repository."""
         return tuple(part for part in (self.flow, self.lora, self.draft, self.vlm) if isinstance(part, Repo))
 
+    @property
+    def image_tokens(self) -> int:
+        """Tokens of one image in the flow map's network."""
+        return (self.size // KINDS[self.kind]) ** 2
 
-PIPELINE = ("model_index.json", "scheduler/*", "text_encoder/*", "tokenizer/*", "transformer/*", "vae/*")
-"""The files of a pipeline with one text encoder."""
-FLUX_PIPELINE = (*PIPELINE, "text_encoder_2/*", "tokenizer_2/*")
-_VLM = ("*.json", "*.jinja", "*.txt", "*.safetensors")
 
-FLUX_DEV = Repo("black-forest-labs/FLUX.1-dev", FLUX_PIPELINE, 33.7, gated=True)
-FLUX_SCHNELL = Repo("black-forest-labs/FLUX.1-schnell", FLUX_PIPELINE, 33.7)
-SANA_SPRINT = Repo("Efficient-Large-Model/Sana_Sprint_0.6B_1024px_diffusers", PIPELINE, 7.0)
-TAEF1 = Repo("madebyollin/taef1", ("config.json", "diffusion_pytorch_model.safetensors"), 0.01)
-FLOW_MAP_LORA = "gabeguofanclub/flux-1-dev-flowmap-lsd"
-FLOW_MAP_256 = "01-05-26/runs/uniform_half_plane_lr_3e-4/checkpoint-8500/pytorch_lora_weights.safetensors"
-FLOW_MAP_512 = "01-12-26/runs/res_512_steps_50k_rank_64_lr_1e-4/checkpoint-43000/pytorch_lora_weights.safetensors"
-
-VLMS = {
-    repo.id: repo
-    for repo in (
-        Repo("Qwen/Qwen2.5-VL-3B-Instruct", _VLM, 7.5),
-        Repo("Qwen/Qwen2.5-VL-7B-Instruct", _VLM, 16.6),
-        Repo("Qwen/Qwen3-VL-2B-Instruct", _VLM, 4.3),
-        Repo("Qwen/Qwen3-VL-4B-Instruct", _VLM, 8.9),
-        Repo("Qwen/Qwen3-VL-8B-Instruct", _VLM, 17.5),
-    )
-}
-"""The vision-language models that any profile but the studio can be given."""
 _QWEN = VLMS["Qwen/Qwen2.5-VL-3B-Instruct"]
-
-_DEV_LICENCE = "FLUX.1-dev Non-Commercial License: not for commercial use of the model; read it before you start."
 _DEV_NOTICES = (
     "Accept the licence of FLUX.1-dev on its page on the Hub before the download.",
     "The licence asks you to filter unlawful or infringing output, and to disclose that an image was made by AI.",
@@ -103,12 +83,13 @@ def _flux(name: str, size: int, file: str) -> Profile:
         name=name,
         description=f"Any picture at {size} pixels, with FLUX.1-dev's flow map, on a GPU of 16 GB or more.",
         flow=FLUX_DEV,
-        lora=Repo(FLOW_MAP_LORA, (file,), 1.0),
+        lora=flow_map_lora(file),
         draft=TAEF1,
         vlm=_QWEN,
         size=size,
+        time_grid="scheduler",
         two_time=True,
-        licence=_DEV_LICENCE,
+        licence=FLUX_DEV.licence,
         notices=_DEV_NOTICES,
     )
 
@@ -134,9 +115,10 @@ _ALL = (
         draft=TAEF1,
         vlm=_QWEN,
         size=512,
+        time_grid="scheduler",
         two_time=False,
         text_tokens=256,
-        licence="Apache License 2.0: commercial use allowed.",
+        licence=FLUX_SCHNELL.licence,
         notices=(_ONE_END,),
     ),
     Profile(
@@ -148,7 +130,7 @@ _ALL = (
         size=1024,
         two_time=False,
         text_tokens=300,
-        licence="NVIDIA's licence for SANA: not for commercial use; read it on the model's page before you start.",
+        licence=SANA_SPRINT.licence,
         notices=(_ONE_END,),
     ),
 )
@@ -156,14 +138,46 @@ PROFILES = {profile.name: profile for profile in _ALL}
 
 
 def chosen(name: str, vlm: str | None = None) -> Profile:
-    """The profile of that name, with another VLM if one is named. Raises EditError."""
+    """The profile of that name; with another VLM if one is named, by a name of VLMS or by its folder.
+
+    "flux+Qwen3-VL-4B-Instruct" is such a choice as one name, the one that the profile then bears, so that recipes
+    tell it. Raises EditError with a sentence.
+    """
+    name, _, named = name.partition("+")
+    vlm = vlm or named or None
     if name not in PROFILES:
         raise EditError(f"There is no profile {name!r}: choose one of {', '.join(PROFILES)}.")
     profile = PROFILES[name]
-    if vlm is None:
-        return profile
-    if not profile.repos:
+    if profile.repos:
+        judge = profile.vlm if vlm is None else chosen_vlm(vlm)
+        if judge != profile.vlm:
+            profile = replace(profile, name=f"{name}+{judge.name}", vlm=judge)
+        said = judge.licence if isinstance(judge, Repo) else "a folder of your own, under the licence it came with."
+        return replace(profile, notices=(*profile.notices, f"The VLM is {judge.name}: {said}"))
+    if vlm is not None:
         raise EditError(f"The profile {name} comes with its own VLM: leave out the choice of another.")
-    if vlm not in VLMS:
-        raise EditError(f"There is no VLM {vlm!r}: choose one of {', '.join(VLMS)}.")
-    return replace(profile, vlm=VLMS[vlm])
+    return profile
+
+
+def chosen_vlm(wanted: str) -> Repo | Path:
+    """The VLM of a folder on this machine, or of VLMS by its name with or without owner and "-Instruct".
+
+    Raises EditError for any other name, and for a folder that holds none or one of another family.
+    """
+    folder = Path(wanted).expanduser()
+    if folder.is_dir():
+        return _checked(folder.resolve())
+    for repo in VLMS.values():
+        if wanted.lower() in (known.lower() for known in (repo.id, repo.name, repo.name.removesuffix("-Instruct"))):
+            return repo
+    raise EditError(f"There is no VLM {wanted!r}: name a folder that holds one, or one of {', '.join(VLMS)}.")
+
+
+def _checked(folder: Path) -> Path:
+    try:
+        family = json.loads((folder / "config.json").read_text())["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EditError(f"{folder} holds no VLM: name a folder with the config.json of one.") from error
+    if family not in FAMILIES:
+        raise EditError(f"{folder} holds a {family} model, which can't judge here: choose a Qwen2.5-VL or Qwen3-VL.")
+    return folder

@@ -79,13 +79,30 @@ class Tilt:
         return Tilt(a=self.a, eps=self.eps)
 
 
+def shifted(u: float, shift: float) -> float:
+    """t = u / (u + m (1 - u)), FLUX's time shift by m = e^mu: above 1 it draws even times u towards the noise.
+
+    In FLUX's own terms, with sigma = 1 - t, it takes sigma to m sigma / (1 + (m - 1) sigma).
+    """
+    return u if shift == 1 else u / (u + shift * (1 - u))
+
+
+def unshifted(t: float, shift: float) -> float:
+    """The u that `shifted` takes to t."""
+    return shifted(t, 1 / shift)
+
+
+def grid(s: float, t: float, steps: int, shift: float = 1.0, spacing: float = 1.0) -> tuple[float, ...]:
+    """`steps` + 1 times from s to t, either way: u(s) + (u(t) - u(s)) (k / steps)^spacing, under the time shift."""
+    u, v = unshifted(s, shift), unshifted(t, shift)
+    return (s, *(shifted(u + (v - u) * (k / steps) ** spacing, shift) for k in range(1, steps)), t)
+
+
 def time_grid(settings: SearchSettings) -> tuple[float, ...]:
     """Times from t0 to 1, both included."""
-    t0 = settings.start
     if settings.times is not None:
-        return (t0, *settings.times, 1.0)
-    n = settings.steps
-    return (*(t0 + (1 - t0) * (k / n) ** settings.spacing for k in range(n)), 1.0)
+        return (settings.start, *settings.times, 1.0)
+    return grid(settings.start, 1.0, settings.steps, settings.shift or 1.0, settings.spacing)
 
 
 class Visit(NamedTuple):

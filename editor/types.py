@@ -107,8 +107,12 @@ class SearchSettings:
     """lambda of the damping 1 / (1 + 2 lambda s2_t) of the guidance; 0 switches it off."""
     spacing: float = 1.0
     """Times are t0 + (1 - t0) (k / steps)^spacing: above 1 they crowd near t0."""
+    shift: float | None = None
+    """m of FLUX's time shift, see `editor.schedules.shifted`: above 1 times crowd near the noise. None takes the
+    profile's own, and 1 (no shift) where there is none."""
     times: tuple[float, ...] | None = None
-    """Times after t0 and before 1, ascending, in place of `steps` and `spacing`; see `benchmarks.placement`."""
+    """Times after t0 and before 1, ascending, in place of `steps`, `spacing` and `shift`; see `benchmarks.placement`.
+    """
     ramp: float = 1.0
     """Share of the way from t0 to 1 over which `a(t)` climbs from 0 to 1, in (0, 1]."""
     discretisation: str = "transport"
@@ -142,6 +146,8 @@ class SearchSettings:
         refuse("seed", f"be a whole number from 0 to {2**32 - 1}", lambda v: v in range(2**32))
         if self.temperature is not None:
             refuse("temperature", "be zero or more, or none", lambda v: 0 <= v < 1e6)
+        if self.shift is not None:
+            refuse("shift", "be from 0.01 to 100, or none", lambda v: 0.01 <= v <= 100)
         if self.resamplings is not None:
             refuse("resamplings", counts.format(0) + ", or none", lambda v: v in range(4097))
         if self.lookahead not in ("map", "denoiser", "none"):

@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 YES, NO = "yes", "no"
+FAMILIES = ("qwen2_5_vl", "qwen3_vl")
+"""Values of `model_type` in a folder's config.json that `rewards.vlm.VLM` reads."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rewards.base import YES, Check
+from rewards.chunks import in_chunks, one_by_one
 from rewards.prompt import Question
 from rewards.vlm import VLM, Calls, Images
 
@@ -19,6 +20,14 @@ SHIFT, SCALE, NOISE = 0.02, 0.03, 0.02
 MAX_JITTERS = 16
 LIMIT = 8.0
 """Log-odds beyond which a check is sure enough: sigmoid(8) = 0.9997."""
+
+
+class Limit(NamedTuple):
+    """What one pass of the VLM may hold, the backward pass included."""
+
+    images: int
+    pairs: int
+    """Of an image and a question; one question at least is asked."""
 
 
 class CheckScores(NamedTuple):
@@ -43,15 +52,19 @@ class CheckReward:
     """
 
     def __init__(
-        self, vlm: VLM, checks: Sequence[Check], jitters: int = 0, seed: int = 0, calls: Calls | None = None
-    ) -> None:
-        """`calls` counts every check of every copy. Raises ValueError for no checks or a wrong number of jitters."""
+        self, vlm: VLM, checks: Sequence[Check], jitters: int = 0, seed: int = 0, calls: Calls | None = None,
+        limit: Limit | None = None,
+    ) -> None:  # fmt: skip
+        """`calls` counts every check of every copy; `limit` cuts the work into passes and changes no result.
+
+        Raises ValueError for no checks or a wrong number of jitters.
+        """
         if not checks:
             raise ValueError("A reward needs at least one check.")
         if not 0 <= jitters <= MAX_JITTERS:
             raise ValueError(f"jitters must lie between 0 and {MAX_JITTERS}, not {jitters!r}.")
         self.vlm, self.checks, self.jitters, self.seed = vlm, tuple(checks), jitters, seed
-        self.calls = calls if calls is not None else Calls()
+        self.calls, self.limit = calls if calls is not None else Calls(), limit
         self._questions = [Question(c.question, c.expected if c.is_open else None) for c in self.checks]
         self._open = torch.tensor([c.is_open for c in self.checks], device=vlm.device)
         self._sign = torch.tensor([1.0 if c.is_open or c.expected == YES else -1.0 for c in self.checks]).to(vlm.device)
@@ -69,9 +82,19 @@ class CheckReward:
     def log_odds(self, images: Images) -> Float[Tensor, "batch checks"]:
         """Log-odds that each check holds, averaged over the jittered copies; not softened."""
         copies = jittered(images, self.jitters, self.seed)
-        scores = self.vlm.score(self.vlm.features(copies), [self._questions], self.calls)
+        scores = in_chunks(self._scores, self.limit and self.limit.images, copies)
+        self.calls.count += scores.numel()
         signed = torch.where(self._open, from_log_probability(scores), self._sign * scores)
         return signed.unflatten(0, (1 + self.jitters, len(images))).mean(0)
+
+    def _scores(self, images: Images) -> Float[Tensor, "batch checks"]:
+        """What the VLM scores; images are seen once, and asked in groups of questions where there is a limit."""
+        features, asked = self.vlm.features(images), self._questions
+        most = max(1, self.limit.pairs // len(images)) if self.limit else len(asked)
+        if most >= len(asked):
+            return self.vlm.score(features, [asked])
+        groups = [(features, [asked[i : i + most]]) for i in range(0, len(asked), most)]
+        return torch.cat(one_by_one(self.vlm.score, groups), 1)
 
 
 def from_log_probability(log_p: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ def launched(monkeypatch, tmp_path):
     """Runs app.main over a fake engine; returns its status and the arguments that the page was launched with."""
     seen = {}
 
-    def load(name):
+    def load(name, vlm=None):
         if name != "studio":
             raise EditError(f"There is no profile {name!r}: choose studio.")
         return FakeEditor()

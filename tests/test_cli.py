@@ -27,7 +27,7 @@ def clock(tmp_path):
 @pytest.fixture
 def tiny(tiny_editor, monkeypatch):
     """The untrained engine in place of the studio; it plans as if it could."""
-    monkeypatch.setattr(Editor, "load", classmethod(lambda cls, name: tiny_editor))
+    monkeypatch.setattr(Editor, "load", classmethod(lambda cls, name, vlm=None: tiny_editor))
     monkeypatch.setattr(cli, "prepare", lambda: None)
     monkeypatch.setattr(Editor, "_plan", lambda self, image, instruction, calls: PLAN)
     return tiny_editor

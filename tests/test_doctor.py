@@ -12,7 +12,8 @@ from editor import fetch as fetching
 from editor.doctor import CARDS, Gpu, Machine, main, memory_table
 from editor.fetch import fetch
 from editor.hub import Hub
-from editor.profiles import FLUX_PIPELINE, PROFILES
+from editor.profiles import PROFILES
+from editor.repos import FLUX_PIPELINE
 from editor.types import EditError
 
 RESPONSE = SimpleNamespace(headers={}, request=None)
@@ -26,9 +27,10 @@ def everything_in(folder):
         for pattern in allow_patterns:
             if pattern.endswith("/*"):
                 (place / pattern[:-2]).mkdir(parents=True, exist_ok=True)
-            elif "*" not in pattern:
-                (place / pattern).parent.mkdir(parents=True, exist_ok=True)
-                (place / pattern).touch()
+            elif "*" not in pattern or pattern == "*.safetensors":
+                file = place / pattern.replace("*", "model")
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.touch()
         return str(place)
 
     return Hub(snapshot=snapshot, authorise=lambda repo: None, token=lambda: "hf_x")
@@ -44,6 +46,7 @@ def machine(tmp_path, **parts) -> Machine:
         "driver": lambda: "580.1",
         "installed": lambda name: "99.0",
         "disk_free": lambda folder: 500.0,
+        "ram": lambda: 64.0,
         "hub": everything_in(tmp_path),
         "cache": tmp_path,
         "models": tmp_path,
@@ -73,6 +76,7 @@ def test_a_healthy_machine_is_ok(name, tmp_path, capsys):
         ({"gpus": list}, "GPU", "torch finds none"),
         ({"driver": lambda: None}, "driver", "install one"),
         ({"gpus": lambda: [Gpu("small", 7.0, 8.0)]}, "memory", "needs at least"),
+        ({"ram": lambda: 16.0}, "RAM", "add swap space"),
         ({"installed": lambda name: None if name == "peft" else "99.0"}, "peft", "absent"),
         ({"installed": lambda name: "0.1" if name == "torch" else "99.0"}, "torch", "needs torch>="),
     ],

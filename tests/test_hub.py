@@ -16,7 +16,8 @@ from huggingface_hub.errors import (
 )
 
 from editor.hub import Hub, missing
-from editor.profiles import FLUX_DEV, PROFILES, TAEF1
+from editor.profiles import PROFILES
+from editor.repos import FLUX_DEV, TAEF1
 from editor.types import EditError
 
 RESPONSE = SimpleNamespace(headers={}, request=None)

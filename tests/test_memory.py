@@ -11,7 +11,8 @@ from diffusers import FluxTransformer2DModel
 from torch import nn
 
 from editor.memory import FLUX, JUDGES, choose, kept, ladder, lower, need, weights
-from editor.profiles import PROFILES, VLMS
+from editor.profiles import PROFILES
+from editor.repos import VLMS
 from editor.types import EditError
 
 GPU_PROFILES = [name for name, profile in PROFILES.items() if profile.repos]
