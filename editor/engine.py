@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from threading import Event
 
 import torch
@@ -16,6 +15,7 @@ from PIL import Image
 
 from editor import images
 from editor.baselines import METHODS
+from editor.finish import Canvas, Landed
 from editor.inversion import RoundTrip, roundtrip
 from editor.judge import Judge
 from editor.models import TWICE, Models, load_profile
@@ -93,6 +93,10 @@ class Editor:
     def profile(self) -> Profile:
         return self.models.profile
 
+    def load_models(self) -> None:
+        """Read the models now, so that the first edit need not wait for them. Raises EditError."""
+        self.models.within_memory(self.models.load)
+
     def plan(self, image: Image.Image, instruction: str) -> Plan:
         """What the VLM makes of an instruction. Raises EditError when it is empty, too long or out of its language."""
         return self.models.within_memory(lambda: self._plan(image, instruction, Calls()))
@@ -150,7 +154,8 @@ class Editor:
         inverted = self.invert(request.image, settings.start, wanted.source)
         update = replace(
             update, stage="invert", message="Carried the picture back to where the edit starts",
-            roundtrip=images.unfit(inverted.back[0], inverted.placement, request.image), roundtrip_psnr=inverted.psnr,
+            roundtrip=images.unfit(inverted.back[0], inverted.placement, images.at_most(request.image)),
+            roundtrip_psnr=inverted.psnr,
             cost=Cost(nfe=inverted.trip.nfe, decodes=2, vlm_calls=calls.count, seconds=time.monotonic() - started),
         )  # fmt: skip
         yield update
@@ -223,53 +228,51 @@ class _Progress:
     judge: Judge
     update: EditUpdate
     started: float
-    ancestry: tuple[int, ...] = ()
-    finals: list[tuple[float, torch.Tensor, tuple[float, ...], int]] = field(default_factory=list)
-    best: tuple[float, torch.Tensor, tuple[float, ...], int] | None = None
+    finals: list[Candidate] = field(default_factory=list)
+    """Of the last step, in the order of its particles."""
+    best: Candidate | None = None
+
+    def __post_init__(self) -> None:
+        before, mask = self.inverted.before[0].cpu(), self.request.mask
+        self.canvas = Canvas(self.request.image, before, self.inverted.placement, mask)
 
     def after(self, step: Step) -> EditUpdate:
         """The update that tells of a step."""
-        rewards = tuple(step.scored.reward.tolist())
-        landed = [
-            (reward, image, tuple(checks), ancestor)
-            for reward, image, checks, ancestor in zip(
-                rewards, step.scored.images, step.scored.checks.tolist(), step.ancestry, strict=True
-            )
-        ]
-        self.finals = landed
-        top = max(landed, key=lambda entry: entry[0])
-        if self.best is None or top[0] > self.best[0]:
+        self.finals = self._candidates(step)
+        top = max(self.finals, key=lambda candidate: candidate.score)
+        if self.best is None or top.score > self.best.score:
             self.best = top
+        rewards = tuple(candidate.score for candidate in self.finals)
         self.update = replace(
             self.update, stage="search", message=f"Step {step.index} of {step.total}", step=step.index,
             steps=step.total, t=step.t, previews=tuple(images.to_pil(image) for image in step.scored.images),
             scores=rewards, history=(*self.update.history, rewards), parents=(*self.update.parents, step.parents),
-            best=self._compose(self.best[1]), score=self.best[0], source_score=self.judge.source.reward,
+            best_so_far=self.best, score=self.best.score, source_score=self.judge.source.reward,
             cost=Cost(nfe=self.inverted.trip.nfe + step.nfe, decodes=2 + self.judge.decodes,
                       vlm_calls=self.judge.calls.count, seconds=time.monotonic() - self.started),
             diagnostics=step.diagnostics,
         )  # fmt: skip
         return self.update
 
+    def _candidates(self, step: Step) -> list[Candidate]:
+        """The landings of a step; the checks of the plan come first among those of the judge."""
+        scored, asked = step.scored, len(self.update.plan.checks)
+        landings = zip(scored.reward.tolist(), scored.images, scored.checks.tolist(), step.ancestry, strict=True)
+        return [
+            Candidate(laid=Landed(self.canvas, image.cpu()), score=reward, checks=tuple(checks[:asked]), ancestor=first)
+            for reward, image, checks, first in landings
+        ]
+
     def finished(self, stopped: bool) -> EditUpdate:
         """The last update: the candidates, best first. An earlier landing that scored best of all is among them."""
-        ranked = sorted(self.finals, key=lambda entry: -entry[0])
-        if self.best[0] > ranked[0][0]:
+        ranked = sorted(self.finals, key=lambda candidate: -candidate.score)
+        if self.best.score > ranked[0].score:
             ranked.insert(0, self.best)
-        plan, checks = self.update.plan, ranked[0][2]
-        pairs = zip(plan.checks, self.judge.source.checks, islice(checks, len(plan.checks)), strict=False)
-        candidates = tuple(
-            Candidate(image=self._compose(image), score=score, checks=kept[: len(plan.checks)], ancestor=ancestor)
-            for score, image, kept, ancestor in ranked
-        )
+        best, asked = ranked[0], self.update.plan.checks
+        opinions = zip(asked, self.judge.source.checks[: len(asked)], best.checks, strict=True)
         return replace(
             self.update, stage="done", message="Stopped: this is the best so far" if stopped else "Done",
-            best=candidates[0].image, score=candidates[0].score, candidates=candidates, stopped=stopped,
-            checks=tuple(CheckResult(*pair) for pair in pairs),
+            best=best.image, best_so_far=None, score=best.score, candidates=tuple(ranked), stopped=stopped,
+            checks=tuple(CheckResult(*opinion) for opinion in opinions),
             cost=replace(self.update.cost, seconds=time.monotonic() - self.started),
         )  # fmt: skip
-
-    def _compose(self, image: torch.Tensor) -> Image.Image:
-        return images.composite(
-            self.request.image, self.inverted.before[0], image, self.inverted.placement, self.request.mask
-        )

@@ -183,6 +183,11 @@ class History:
         with self._session() as session:
             return list(session.exec(newest))
 
+    def latest(self, limit: int = 8) -> list[Edit]:
+        """The latest edits of all owners, newest first."""
+        with self._session() as session:
+            return [*session.exec(select(Edit).order_by(col(Edit.created).desc()).limit(limit))]
+
     def lineage(self, edit: Edit) -> list[Edit]:
         """The chain of edits that led to this one, the first edit first."""
         chain = [edit]

@@ -24,8 +24,9 @@ from editor.loading import Loaded, Source, load, read
 from editor.types import EditError
 
 __all__ = [
-    "Loaded", "Placement", "Source", "composite", "difference", "fingerprint", "fit", "inverted", "load", "load_mask",
-    "painted_mask", "psnr", "read", "to_mask", "to_pil", "to_png", "to_thumbnail", "to_unit", "unfit",
+    "Loaded", "Placement", "Source", "at_most", "composite", "difference", "feathered", "fingerprint", "fit",
+    "inverted", "load", "load_mask", "painted_mask", "psnr", "read", "to_mask", "to_pil", "to_png", "to_thumbnail",
+    "to_unit", "unfit",
 ]  # fmt: skip
 
 
@@ -85,6 +86,21 @@ def inverted(mask: Image.Image) -> Image.Image:
     return mask.point(lambda value: 255 - value)
 
 
+def feathered(mask: Image.Image, share: float) -> Image.Image:
+    """The mask with an edge that is soft over a share of the picture's short side, inwards: black stays black.
+
+    Raises EditError where nothing of the marked part would be left.
+    """
+    if share <= 0:
+        return mask
+    highest = mask.getextrema()[1]
+    blurred = mask.filter(ImageFilter.GaussianBlur(share * min(mask.size) / 2))
+    softened = ImageChops.darker(mask, blurred.point(lambda value: max(0, 2 * value - highest)))
+    if softened.getextrema()[1] < highest / 2:
+        raise EditError("The soft edge is wider than the marked part: lower it, or mark more.")
+    return softened
+
+
 def to_png(image: Image.Image) -> bytes:
     """The picture as a PNG, without a loss and without metadata but its colour profile; quick rather than small."""
     buffer = io.BytesIO()
@@ -111,10 +127,15 @@ def fingerprint(image: Image.Image) -> str:
 
 def to_unit(image: Image.Image) -> Float[Tensor, "1 3 height width"]:
     """Pixels as floats in [0, 1]; what is transparent is shown on white."""
+    pixels = np.array(_on_white(image), dtype=np.uint8)
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """The picture in RGB."""
     if "A" in image.getbands():
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    pixels = np.array(image.convert("RGB"), dtype=np.uint8)
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+    return image.convert("RGB")
 
 
 def to_pil(images: Tensor) -> Image.Image:
@@ -138,6 +159,15 @@ def psnr(a: Tensor, b: Tensor) -> float:
 # -------------------------------------------------------------------------------------------------------------- sizes
 
 
+def at_most(image: Image.Image, side: int = 1024) -> Image.Image:
+    """The picture with its longer side at most `side` pixels, to look at or to compare; itself if it is that small."""
+    if max(image.size) <= side:
+        return image
+    scale = side / max(image.size)
+    width, height = (max(1, round(length * scale)) for length in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+
+
 def fit(image: Image.Image, size: int) -> tuple[Image.Image, Placement]:
     """The whole picture in a square of `size` pixels, RGB: resized with antialiasing, never cropped.
 
@@ -146,7 +176,7 @@ def fit(image: Image.Image, size: int) -> tuple[Image.Image, Placement]:
     scale = size / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     place = Placement(size, (size - width) // 2, (size - height) // 2, width, height)
-    seen = to_pil(to_unit(image))
+    seen = _on_white(image)
     if seen.size != (width, height):
         seen = seen.resize((width, height), Image.Resampling.LANCZOS)
     rows, columns = (size - height - place.top, size - width - place.left)

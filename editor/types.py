@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +16,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from editor.registration import Offset
 from rewards.base import Check, Plan
 
 Latents = Float[Tensor, "batch c h w"]
@@ -223,17 +225,47 @@ class CheckResult(NamedTuple):
     after: float
 
 
+class Laid(Protocol):
+    """A landing that can be laid into the source's own pixels: each call does the work anew."""
+
+    def preview(self) -> Image.Image:
+        """At a few hundred pixels a side, composited."""
+        ...
+
+    def image(self) -> Image.Image:
+        """At the source's size, composited; a second or more for a large photograph."""
+        ...
+
+    def offset(self) -> Offset | None:
+        """How far it lies from the source, in the source's pixels; None where the pictures can't tell."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One of the images that a run ends with."""
+    """One of the images that a run ends with. Its pictures are made when they are first asked for."""
 
-    image: Image.Image
-    """At the source's size, composited."""
+    laid: Laid
     score: float
     checks: tuple[float, ...]
     """Probability of each check of the plan, in its order."""
     ancestor: int
     """The particle at step 0 that it descends from."""
+
+    @cached_property
+    def preview(self) -> Image.Image:
+        """Small, composited."""
+        return self.laid.preview()
+
+    @cached_property
+    def image(self) -> Image.Image:
+        """At the source's size, composited."""
+        return self.laid.image()
+
+    @cached_property
+    def offset(self) -> Offset | None:
+        """How far it lies from the source, in the source's pixels; see `editor.registration.warning`."""
+        return self.laid.offset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,10 +296,12 @@ class EditUpdate:
     """Rewards of every particle at every step so far: the reward curve."""
     parents: tuple[tuple[int, ...], ...] = ()
     """For each step so far, each particle's parent in the step before: the ancestry."""
+    best_so_far: Candidate | None = None
+    """The best landing so far; only while searching. Its picture is made when it is asked for."""
     best: Image.Image | None = None
-    """The best candidate so far at the source's size, composited."""
+    """The best candidate at the source's size, composited; only when done."""
     roundtrip: Image.Image | None = None
-    """The source carried to t0 and back with the reward off, at the source's size."""
+    """The source carried to t0 and back with the reward off: as `editor.images.at_most` makes it of the source."""
     roundtrip_psnr: float | None = None
     """dB, of the round trip against the source at the model's size."""
     candidates: tuple[Candidate, ...] = ()
@@ -285,3 +319,8 @@ class EditUpdate:
     @property
     def done(self) -> bool:
         return self.stage == "done"
+
+    @property
+    def offset(self) -> Offset | None:
+        """That of the best candidate; only when done."""
+        return self.candidates[0].offset if self.candidates else None

@@ -12,7 +12,7 @@ from editor import images
 from editor.jobs import Job, unexpected
 from editor.types import EditError, EditRequest
 from editor.ui_desk import Desk
-from editor.ui_forms import read_picture
+from editor.ui_forms import FIRST_EFFORT, read_picture
 from editor.ui_parts import report_of, serve_bytes
 from rewards.base import Plan
 
@@ -24,7 +24,11 @@ class Api:
     desk: Desk
 
     def plan(self, image: str, instruction: str) -> dict[str, Any]:
-        """What the model makes of an instruction: checks (question, expected, weight), caption, keep, source."""
+        """Ask the model what it makes of an instruction.
+
+        `image` is a file with the picture, `instruction` one sentence. Returns the plan: checks (question, expected,
+        weight), caption, keep, source. Change it as you like and hand it to /edit.
+        """
         try:
             picture = read_picture(image)
             return self.desk.jobs.call(lambda: self.desk.editor.plan(picture, instruction)).to_json()
@@ -37,17 +41,19 @@ class Api:
         instruction: str,
         plan: dict[str, Any] | None = None,
         mask: str | None = None,
-        effort: str = "",
+        effort: str = FIRST_EFFORT,
         strength: float | None = None,
         seed: float = 0,
         request: gr.Request = None,
     ) -> Iterator[tuple[dict[str, Any], str | None]]:
         """Edit an image from one sentence.
 
-        `plan` is what /plan returned, changed or not; without it the model plans. `mask` is white where the edit may
-        act. `strength` in (0, 1] is how much may change; without it the effort's own. The run is stopped when the call
-        is cancelled. Returns the report (job, state, step, steps; at the end also score, checks, cost, seed, recipe)
-        and the PNG; both are sent after every step, the PNG at the end.
+        `image` is a file with the picture, `instruction` one sentence. `plan` is what /plan returned, changed or not;
+        without it the model plans. `mask` is a file, white where the edit may act. `effort` is fast, balanced or
+        thorough. `strength` in (0, 1] is how much may change; without it the effort's own. The same `seed` gives the
+        same result. The run is stopped when the call is cancelled. Returns the report (job, state, place in the queue,
+        step, steps; at the end also score, checks, offset, warning, cost, seed, recipe) and the PNG; the report is sent
+        after every step, the PNG at the end. Scores are the model's opinion.
         """
         job = None
         try:
@@ -70,7 +76,10 @@ class Api:
                 self.desk.jobs.stop(job)
 
     def result(self, job: str, request: gr.Request) -> tuple[dict[str, Any], str | None]:
-        """Where a run of /edit stands, by the id in its report, or its result."""
+        """Ask where a run of /edit stands, or for its result.
+
+        `job` is the id in the report of /edit. Returns the same report and PNG as that does.
+        """
         try:
             return self._answer(self.desk.jobs.get(job, _owner(request)))
         except Exception as error:
@@ -111,7 +120,7 @@ def add_api(desk: Desk) -> None:
         instruction = gr.Textbox(label="instruction")
         plan = gr.JSON(None, label="plan")
         mask = gr.File(label="mask")
-        effort = gr.Radio(efforts, value=efforts[0], label="effort")
+        effort = gr.Radio(efforts, value=FIRST_EFFORT, label="effort")
         strength = gr.Number(None, label="strength")
         seed = gr.Number(0, label="seed", precision=0)
         job = gr.Textbox(label="job")

@@ -16,12 +16,23 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from editor import images, ui_plots, ui_views
-from editor.history import Edit, History
+from editor import images, ui_plots
+from editor.history import History
 from editor.jobs import Job, Jobs
 from editor.recipe import Recipe, encode_result, read_recipe
 from editor.types import EditError, EditRequest
-from editor.ui_forms import Form, plan_key, read_mask, read_picture, read_plan, read_settings, show_plan, show_settings
+from editor.ui_forms import (
+    Form,
+    plan_key,
+    read_mask,
+    read_picture,
+    read_plan,
+    read_settings,
+    show_mask,
+    show_plan,
+    show_recipe,
+    show_settings,
+)
 from editor.ui_parts import (
     Keeper,
     busy,
@@ -30,7 +41,7 @@ from editor.ui_parts import (
     file_name,
     final_cards,
     idle,
-    link_to,
+    learn,
     live_cards,
     nothing,
     owner_of,
@@ -38,6 +49,7 @@ from editor.ui_parts import (
     read_examples,
     serve,
     serve_bytes,
+    show_edit,
     status,
     waiting_line,
 )
@@ -60,7 +72,9 @@ class Desk:
     def open(cls, editor: Any, folder: str | Path, examples: Path = EXAMPLES) -> Desk:
         """A desk with its history in `folder`, and its worker started. Raises EditError if the folder can't be used."""
         history = History.open(folder)
-        return cls(editor, history, Jobs(editor, Keeper(history, editor.profile.name)), read_examples(examples))
+        jobs = Jobs(editor, Keeper(history, editor.profile.name))
+        learn(jobs, history, editor.profile.name)
+        return cls(editor, history, jobs, read_examples(examples))
 
     def close(self) -> None:
         self.jobs.close()
@@ -72,19 +86,24 @@ class Desk:
         """Give a new browser its token, list its past edits, and find a run that is under way or a shared result."""
         token = token or secrets.token_urlsafe(16)
         owner = owner_of(token, request)
-        efforts = [(self._effort(name), name) for name in self.editor.efforts]
-        yield {"token": token, "effort": gr.update(choices=efforts), **self._past(owner), **idle()}
+        yield {"token": token, **self._efforts(), **self._past(owner), **idle()}
         if (job := self.jobs.active(owner)) is not None:
             source, plan = job.request, show_plan(job.request.plan)
             yield {"picture": serve(source.image), "instruction": source.instruction, **plan, **self._watched(job)}
             yield from self._watch(job, request)
         elif shared := request.query_params.get("edit"):
             edit = self.history.get(shared)
-            yield {**status(f"“{edit.recipe.instruction}”: a result that was shared."), **self._show(edit, request)}
+            said = status(f"“{edit.recipe.instruction}”: a result that was shared.")
+            yield {**said, **show_edit(self.history, edit, request)}
 
-    def _effort(self, name: str) -> str:
-        seconds = self.jobs.expected(self.editor.efforts[name])
-        return name.capitalize() + ("" if seconds is None else f" · about {max(1, round(seconds))} s")
+    def _efforts(self) -> Form:
+        """The efforts with the seconds that each is expected to take on this machine, once that is known."""
+
+        def said(name: str) -> str:
+            seconds = self.jobs.expected(self.editor.efforts[name])
+            return name.capitalize() + ("" if seconds is None else f" · about {max(1, round(seconds))} s")
+
+        return {"effort": gr.update(choices=[(said(name), name) for name in self.editor.efforts])}
 
     # ------------------------------------------------------------------------------------------------ before the run
 
@@ -159,7 +178,8 @@ class Desk:
         if job.state == "failed":
             yield {**idle(), **nothing(), **self._refused(job), **status(job.error, "bad")}
             return
-        kept = {**self._show(self.history.get(job.kept), request), **self._past(job.owner, job.kept)}
+        kept = {**show_edit(self.history, self.history.get(job.kept), request), **self._past(job.owner, job.kept)}
+        kept |= self._efforts()
         yield {**idle(), **kept, **self._candidates(job, 0), **status(ending_line(job.update), "done")}
 
     def _live(self, job: Job) -> Form:
@@ -175,7 +195,7 @@ class Desk:
         """What the model makes of a picture that it was to edit and could not."""
         if job.update is None or job.update.roundtrip is None:
             return {}
-        pair = serve(job.request.image), serve(job.update.roundtrip)
+        pair = serve(images.at_most(job.request.image)), serve(job.update.roundtrip)
         return {"refused": gr.update(value=pair, visible=True)}
 
     def _candidates(self, job: Job, chosen: int) -> Form:
@@ -200,7 +220,7 @@ class Desk:
         kept = self.history.made(owner, images.fingerprint(chosen(event, run.update.candidates).image))
         kept = kept or Keeper(self.history, self.editor.profile.name)(run, event.index)
         said = status(f"Candidate {event.index + 1} is the result now.", "done")
-        shown = {**self._show(self.history.get(kept), request), **self._past(owner, kept)}
+        shown = {**show_edit(self.history, self.history.get(kept), request), **self._past(owner, kept)}
         return {**shown, **self._candidates(run, event.index), **said}
 
     def recall(self, event: gr.EventData, listed: Sequence[str], token: str, request: gr.Request) -> Form:
@@ -208,39 +228,16 @@ class Desk:
         edit = self.history.get(chosen(event, listed), owner := owner_of(token, request))
         depth = len(self.history.lineage(edit))
         said = f"“{edit.recipe.instruction}”" + (f", edit {depth} of its line" if depth > 1 else "")
-        shown = {**self._show(edit, request), **self._past(owner, edit.id)}
+        shown = {**show_edit(self.history, edit, request), **self._past(owner, edit.id)}
         return {**shown, "candidates": "", "job": "", **status(said, "done")}
 
-    def _show(self, edit: Edit, request: gr.Request) -> Form:
-        """A kept edit with everything that is known of it."""
-        data = self.history.result_path(edit).read_bytes()
-        before, after = images.load(self.history.source_path(edit)).image, images.load(data).image
-        pair, report = (serve(before), serve_bytes(data, file_name(edit))), edit.report
-        return {
-            "shown": edit.id,
-            "welcome": gr.update(visible=False),
-            "refused": gr.update(visible=False),
-            "result": gr.update(visible=True),
-            "live": gr.update(visible=True),
-            "slider": pair,
-            "before": pair[0],
-            "after": pair[1],
-            "difference": serve(images.difference(before, after)),
-            "download": pair[1],
-            "strip": False,
-            "link": link_to(edit, request),
-            "checks": ui_views.checks(report["checks"]),
-            "curve": ui_plots.curve(report["history"], report["source_score"], 0),
-            "details": ui_views.details(report) + ui_plots.ancestry(report["history"], report["parents"]),
-            "roundtrip": gr.update(visible=False),
-        }
-
     def restore(self, shown: str) -> Form:
-        """Set picture, instruction, plan and settings to those of the edit that is shown."""
+        """Set picture, mask, instruction, plan and settings to those of the edit that is shown."""
         edit = self.history.get(shown)
         source = images.load(self.history.source_path(edit)).image
-        said = status("Everything is as it was for this edit: run it again, or change it first.")
-        return {"picture": serve(source), **self._use(edit.recipe, source), **said}
+        said = ["Everything is as it was for this edit: run it again, or change it first."]
+        mask = self._mask_of(edit.recipe, source, said)
+        return {"picture": serve(source), **mask, **show_recipe(edit.recipe, source), **status(" ".join(said))}
 
     def further(self, shown: str) -> Form:
         """Make the result the picture to edit next."""
@@ -248,27 +245,24 @@ class Desk:
         return {**taken, "instruction": "", **status("The result is the picture now: what should be different next?")}
 
     def use_recipe(self, recipe_file: str | None, picture: str | None) -> Form:
-        """Set instruction, plan and settings to those of a recipe that came with a PNG."""
+        """Set mask, instruction, plan and settings to those of a recipe that came with a PNG."""
         recipe = read_recipe(recipe_file)
         image = read_picture(picture) if picture else None
         said = ["The recipe is loaded."]
         if image is None or images.fingerprint(image) != recipe.source:
             said.append("It was made for another picture: upload that one to get the same result.")
-        if recipe.mask is not None:
-            said.append("It was made with a mask: add that one too.")
+            image = None
+        mask = self._mask_of(recipe, image, said)
         if recipe.profile != self.editor.profile.name:
             said.append(f"It was made with the profile {recipe.profile}.")
-        return {**self._use(recipe, image), "recipe_file": None, **status(" ".join(said))}
+        return {**mask, **show_recipe(recipe, image), "recipe_file": None, **status(" ".join(said))}
 
-    def _use(self, recipe: Recipe, image: Image.Image | None) -> Form:
-        key = plan_key(image, recipe.instruction) if image else ""
-        seed = {"seed": recipe.settings.seed, "lock": True, "effort": gr.update(value=None)}
-        return {
-            "instruction": recipe.instruction,
-            **show_plan(recipe.plan, key),
-            **show_settings(recipe.settings),
-            **seed,
-        }
+    def _mask_of(self, recipe: Recipe, image: Image.Image | None, said: list[str]) -> Form:
+        """The mask's fields as a recipe has them for its picture, if that is there; `said` grows where it can't be."""
+        mask = recipe.load_mask(image.size) if image else None
+        if recipe.mask is not None and mask is None:
+            said.append("It was made with a mask: add that one too.")
+        return show_mask(serve(mask) if mask else None)
 
     def download(self, shown: str, strip: bool) -> Form:
         """The result's file, with its recipe or with the AI mark alone."""

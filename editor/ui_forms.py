@@ -9,6 +9,7 @@ import gradio as gr
 from PIL import Image
 
 from editor import images
+from editor.recipe import Recipe
 from editor.types import EditError, SearchSettings
 from rewards.base import Check, Plan
 
@@ -18,8 +19,11 @@ Form = dict[str, Any]
 CONTROLS = ("strength", "method", "particles", "steps", "guidance", "noise", "lookahead", "lookahead_steps")
 """The settings that have a control of their own on the page."""
 PLAN = ("table", "caption", "keep", "planned")
-FIELDS = ("picture", "instruction", *PLAN, "paint", "mask", "mask_means", "base", "seed", "lock", *CONTROLS)
+MASK = ("paint", "mask", "mask_means", "feather")
+FIELDS = ("picture", "instruction", *PLAN, *MASK, "base", "seed", "lock", *CONTROLS)
 """What a run needs of the page."""
+FIRST_EFFORT = "balanced"
+"""What the page and the programming interface take when nobody chooses."""
 PROTECT = "Protect it"
 EDIT_ONLY = "Edit nothing else"
 
@@ -72,12 +76,15 @@ def plan_key(image: Image.Image, instruction: str) -> str:
 
 
 def read_mask(form: Form, image: Image.Image) -> Image.Image | None:
-    """The mask of the form, white where the edit may act: the painted one, or else the uploaded one."""
+    """The mask of the form, white where the edit may act: the painted one, or else the uploaded one, softened."""
     layers = form["paint"]["layers"] if form["paint"] else []
     mask = images.painted_mask(layers, image.size)
     if mask is None and form["mask"] is not None:
         mask = images.load_mask(form["mask"], image.size)
-    return images.inverted(mask) if mask is not None and form["mask_means"] == PROTECT else mask
+    if mask is None:
+        return None
+    mask = images.inverted(mask) if form["mask_means"] == PROTECT else mask
+    return images.feathered(mask, form["feather"] / 100)
 
 
 def read_settings(form: Form) -> SearchSettings:
@@ -105,3 +112,20 @@ def show_plan(plan: Plan | None, planned: str = "") -> Form:
     rows = [[check.question, check.expected, check.weight] for check in plan.checks]
     keep = "\n".join(plan.keep)
     return {"table": rows, "caption": plan.caption, "keep": keep, "planned": planned, "plan_box": gr.update(open=True)}
+
+
+def show_mask(path: str | None) -> Form:
+    """The mask's fields at a mask that is white where the edit may act; None is no mask."""
+    return {"mask": path, "paint": None, "mask_means": EDIT_ONLY, "feather": 0}
+
+
+def show_recipe(recipe: Recipe, image: Image.Image | None) -> Form:
+    """Instruction, plan and settings of a recipe, for this picture or for any, with its seed locked."""
+    return {
+        "instruction": recipe.instruction,
+        **show_plan(recipe.plan, plan_key(image, recipe.instruction) if image else ""),
+        **show_settings(recipe.settings),
+        "seed": recipe.settings.seed,
+        "lock": True,
+        "effort": gr.update(value=None),
+    }

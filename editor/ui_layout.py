@@ -10,12 +10,11 @@ from editor import ui_views
 from editor.baselines import METHODS
 from editor.types import MAX_INSTRUCTION
 from editor.ui_desk import Desk
-from editor.ui_forms import EDIT_ONLY, PROTECT, undecoded, undecoded_layers
+from editor.ui_forms import EDIT_ONLY, FIRST_EFFORT, PROTECT, undecoded, undecoded_layers
 from editor.ui_parts import example_cards
 from editor.ui_stage import past, stage
 from editor.ui_views import CARDS_JS
 
-FIRST_EFFORT = "balanced"
 BROWSER_KEY = "tiltedit"
 """Names the browser's storage of its token, which is random and nobody else's; it isn't a secret itself."""
 
@@ -109,7 +108,10 @@ def _settings(desk: Desk) -> dict[str, Any]:
     efforts = [(name.capitalize(), name) for name in desk.editor.efforts]
     with gr.Accordion("Settings", open=False, elem_id="settings"):
         effort = gr.Radio(
-            efforts, value=FIRST_EFFORT, label="Effort", info="More effort tries more candidates for longer."
+            efforts,
+            value=FIRST_EFFORT,
+            label="Effort",
+            info="More effort tries more candidates for longer; seconds are those of this machine's last runs.",
         )
         strength = gr.Slider(0.05, 1, first.strength, step=0.01, label="Strength", info="How much may change.")
         with gr.Row():
@@ -196,7 +198,21 @@ def _mask() -> dict[str, Any]:
             elem_id="mask",
             alt_text="The mask",
         )
-    return {"start_painting": start, "paint": undecoded_layers(paint), "mask": undecoded(mask), "mask_means": means}
+        feather = gr.Slider(
+            0,
+            10,
+            0,
+            step=0.5,
+            label="Soft edge",
+            info="Inwards, in % of the picture's short side; a narrow soft edge is always there.",
+        )
+    return {
+        "start_painting": start,
+        "paint": undecoded_layers(paint),
+        "mask": undecoded(mask),
+        "mask_means": means,
+        "feather": feather,
+    }
 
 
 def _recipe() -> dict[str, Any]:

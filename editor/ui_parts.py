@@ -14,7 +14,7 @@ from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from editor import images, ui_views
+from editor import images, registration, ui_plots, ui_views
 from editor.history import Edit, History
 from editor.jobs import Job, Jobs
 from editor.recipe import Recipe
@@ -25,6 +25,8 @@ from rewards.base import Plan
 
 CARD = 256
 """Longest side in pixels of a candidate's picture on its card."""
+COMPARED = 2048
+"""Longest side in pixels of the picture of differences."""
 
 T = TypeVar("T")
 
@@ -54,7 +56,7 @@ def final_cards(candidates: Sequence[Candidate], plan: Plan, chosen: int) -> str
     """The candidates that a run ended with, to choose from."""
     cards = [
         Card(
-            images.to_thumbnail(candidate.image, CARD),
+            images.to_thumbnail(candidate.preview, CARD),
             f"{candidate.score:.2f}",
             f"Use candidate {k + 1}",
             tuple((check.question, after >= 0.5) for check, after in zip(plan.checks, candidate.checks, strict=True)),
@@ -137,37 +139,43 @@ class Keeper:
     def __call__(self, job: Job, candidate: int = 0) -> str:
         """The id of the kept edit of the best candidate, or of another one. Raises EditError if there is none."""
         request, update = job.request, job.update
-        if update is None or update.best is None:
+        if update is None or not update.candidates:
             raise EditError("The run was stopped before there was a picture: run it again.")
-        report, result = report_of(request, update), update.best
-        if candidate:
-            other = update.candidates[candidate]
-            result, report["score"] = other.image, other.score
-            for row, after in zip(report["checks"], other.checks, strict=True):
-                row["after"] = after
+        report = report_of(request, update, candidate)
         recipe = Recipe.of(request, update, self.profile, candidate)
-        return self.history.add(job.owner, request.image, result, recipe, report).id
+        return self.history.add(job.owner, request.image, update.candidates[candidate].image, recipe, report).id
 
 
-def report_of(request: EditRequest, update: EditUpdate) -> dict[str, Any]:
-    """What is to be told of a run, as JSON data."""
+def learn(jobs: Jobs, history: History, profile: str) -> None:
+    """Let the jobs know how long the latest runs of a profile took, so that they can say what to expect."""
+    for edit in reversed(history.latest()):
+        recipe, cost = edit.recipe, edit.report.get("cost")
+        if cost and cost["seconds"] > 0 and recipe.profile == profile and recipe.stopped is None:
+            jobs.learn(recipe.settings, cost["seconds"])
+
+
+def report_of(request: EditRequest, update: EditUpdate, candidate: int = 0) -> dict[str, Any]:
+    """What is to be told of a run that is done and of its best candidate or another one, as JSON data."""
+    result = update.candidates[candidate]
     checks = [
         {
             "question": r.check.question,
             "expected": r.check.expected,
             "weight": r.check.weight,
             "before": r.before,
-            "after": r.after,
+            "after": after,
         }
-        for r in update.checks
+        for r, after in zip(update.checks, result.checks, strict=True)
     ]
     return {
         "checks": checks,
-        "score": update.score,
+        "score": result.score,
         "source_score": update.source_score,
         "history": [list(scores) for scores in update.history],
         "parents": [list(parents) for parents in update.parents],
         "roundtrip_psnr": update.roundtrip_psnr,
+        "offset": result.offset,
+        "warning": registration.warning(result.offset),
         "cost": vars(update.cost),
         "stopped": update.stopped,
         "seed": request.settings.seed,
@@ -211,6 +219,31 @@ def idle() -> Form:
 def busy() -> Form:
     """The buttons while a run is watched."""
     return {"run": gr.update(interactive=False, value="Running…"), "stop": gr.update(visible=True)}
+
+
+def show_edit(history: History, edit: Edit, request: gr.Request) -> Form:
+    """A kept edit with everything that is known of it."""
+    source, data = history.source_path(edit).read_bytes(), history.result_path(edit).read_bytes()
+    pair, report = (serve_bytes(source, "picture.png"), serve_bytes(data, file_name(edit))), edit.report
+    before, after = (images.at_most(images.load(part).image, COMPARED) for part in (source, data))
+    return {
+        "shown": edit.id,
+        "welcome": gr.update(visible=False),
+        "refused": gr.update(visible=False),
+        "result": gr.update(visible=True),
+        "live": gr.update(visible=True),
+        "slider": pair,
+        "before": pair[0],
+        "after": pair[1],
+        "difference": serve(images.difference(before, after)),
+        "download": pair[1],
+        "strip": False,
+        "link": link_to(edit, request),
+        "checks": ui_views.checks(report["checks"], report.get("warning", "")),
+        "curve": ui_plots.curve(report["history"], report["source_score"], 0),
+        "details": ui_views.details(report) + ui_plots.ancestry(report["history"], report["parents"]),
+        "roundtrip": gr.update(visible=False),
+    }
 
 
 def nothing() -> Form:

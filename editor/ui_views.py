@@ -105,12 +105,13 @@ def answer(expected: str, probability: float) -> str:
     return f"{(expected if probability >= 0.5 else other).capitalize()} {percent}"
 
 
-def checks(rows: Sequence[dict[str, Any]]) -> str:
-    """Each check with what the model thinks of the source and of the result."""
+def checks(rows: Sequence[dict[str, Any]], warning: str = "") -> str:
+    """Each check with what the model thinks of the source and of the result, under what there is to warn about."""
+    warned = f'<p class="warning" role="alert">{escape(warning)}</p>' if warning else ""
     if not rows:
-        return ""
-    items = "".join(_check(row) for row in rows)
-    return f'<section class="checks" aria-label="Checks"><h2>Checks</h2><ul>{items}</ul><p>{OPINION}</p></section>'
+        return warned
+    listed = f"<ul>{''.join(_check(row) for row in rows)}</ul>"
+    return f'{warned}<section class="checks" aria-label="Checks"><h2>Checks</h2>{listed}<p>{OPINION}</p></section>'
 
 
 def _check(row: dict[str, Any]) -> str:
@@ -131,7 +132,7 @@ def details(report: dict[str, Any]) -> str:
     """What the run cost, and how well the model can show the source at all."""
     cost = Cost(**report["cost"])
     facts = {
-        "Score": _arrow(report["source_score"], report["score"]),
+        "Score (model opinion)": _arrow(report["source_score"], report["score"]),
         "Network calls": f"{cost.nfe} (NFE)",
         "Model's questions": f"{cost.vlm_calls} answered",
         "Decodes": str(cost.decodes),
@@ -141,6 +142,8 @@ def details(report: dict[str, Any]) -> str:
     }
     if report["roundtrip_psnr"] is not None:
         facts["Round trip"] = f"{report['roundtrip_psnr']:.1f} dB"
+    if report.get("offset") is not None:
+        facts["Lies off the source by"] = "{:+.2f}, {:+.2f} px".format(*report["offset"])
     rows = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
     return f'<dl class="facts">{rows}</dl>'
 

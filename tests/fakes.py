@@ -2,12 +2,31 @@
 
 import threading
 import time
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 from PIL import Image, ImageDraw, ImageEnhance
 
+from editor.registration import Offset
 from editor.types import Candidate, CheckResult, Cost, EditError, EditUpdate, SearchSettings
 from rewards.base import Check, Plan
+
+
+@dataclass(frozen=True)
+class FakeLaid:
+    """A landing that is laid already, `offset` beside its source."""
+
+    picture: Image.Image
+    where: Offset | None = None
+
+    def preview(self):
+        return self.picture
+
+    def image(self):
+        return self.picture
+
+    def offset(self):
+        return self.where
 
 
 class FakeEditor:
@@ -18,6 +37,7 @@ class FakeEditor:
 
     def __init__(self, pause=0.0):
         self.pause = pause
+        self.offset = Offset(0.0, 0.0)
         self.gate = threading.Event()
         self.gate.set()
         self.profile = SimpleNamespace(name="fake", description="Darkens", licence="MIT", notices=("No models.",))
@@ -26,6 +46,9 @@ class FakeEditor:
             "balanced": SearchSettings(particles=4, steps=5),
             "thorough": SearchSettings(steps=9),
         }
+
+    def load_models(self):
+        """There are none."""
 
     def plan(self, image, instruction):
         if "dog" in instruction:
@@ -57,7 +80,6 @@ class FakeEditor:
                 scores=rewards[-1],
                 history=tuple(rewards),
                 parents=tuple(tuple(max(0, i - 1) for i in particles) for _ in rewards),
-                best=dark[0],
                 score=rewards[-1][0],
                 source_score=-2.0,
                 cost=Cost(nfe=len(particles) * step, decodes=step),
@@ -73,11 +95,14 @@ class FakeEditor:
                 "stage": "done",
                 "message": "Done",
                 "stopped": stopped,
+                "best": dark[0],
                 "roundtrip": request.image.convert("RGB"),
                 "roundtrip_psnr": 41.5,
                 "checks": tuple(CheckResult(check, 0.02, 0.97) for check in plan.checks),
                 "candidates": tuple(
-                    Candidate(image=image, score=score, checks=(0.97,) * len(plan.checks), ancestor=i)
+                    Candidate(
+                        laid=FakeLaid(image, self.offset), score=score, checks=(0.97,) * len(plan.checks), ancestor=i
+                    )
                     for i, (image, score) in enumerate(zip(dark, rewards[-1], strict=True))
                 ),
             }

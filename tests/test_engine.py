@@ -70,7 +70,7 @@ def test_stop_ends_within_a_step_and_keeps_the_best(tiny_editor):
     assert [u.stage for u in seen] == ["plan", "invert", "search", "done"]
     assert seen[-1].stopped
     assert seen[-1].score == seen[-2].score
-    assert seen[-1].best.tobytes() == seen[-2].best.tobytes()
+    assert seen[-1].best.tobytes() == seen[-2].best_so_far.image.tobytes()
 
 
 def test_costs_are_counted(tiny_editor):
