@@ -1,7 +1,8 @@
-"""The command line: `python -m editor plan|edit|score|roundtrip|doctor`.
+"""The command line: `python -m editor plan|edit|reproduce|batch|score|roundtrip|doctor`.
 
 With --json one object goes to standard output. Progress goes to standard error. What a person can put right ends with
-exit status 2 and one sentence on standard error.
+exit status 2 and one sentence on standard error. Status 1 says that a result could not be reproduced to the pixel, that
+some edits of a batch failed, or that doctor found something missing.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,18 @@ from PIL import Image
 from tqdm import tqdm
 
 from editor import images
+from editor.batch import FAILED, WAITING, Batch, Row, summarise
+from editor.console import follow, report, settings_of
 from editor.engine import EFFORTS, Editor
-from editor.profiles import PROFILES
-from editor.recipe import Recipe, save_result
+from editor.profiles import PROFILES, chosen
+from editor.recipe import Recipe, read_recipe, save_result, write
+from editor.reproduce import changed_versions, check_profile, outcome, request_of, rerun
 from editor.runtime import prepare
-from editor.types import EditError, EditRequest, EditUpdate, SearchSettings
+from editor.tasks import tasks
+from editor.types import EditError, EditRequest, SearchSettings
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,42 +52,67 @@ def _plan(options: argparse.Namespace) -> int:
 def _edit(options: argparse.Namespace) -> int:
     source = _load(options.image)
     mask = images.load_mask(options.mask, source.size) if options.mask else None
-    request = EditRequest(image=source, instruction=options.instruction, mask=mask, settings=_settings(options))
+    settings = settings_of(vars(options))
+    request = EditRequest(image=source, instruction=options.instruction, mask=mask, settings=settings)
     editor = _editor(options)
-    last = _follow(editor, request)
+    last = follow(editor.edit(request), settings.steps)
     save_result(options.out, last.best, Recipe.of(request, last, editor.profile.name))
-    report = _report(last, request.settings, editor.profile.name)
-    lines = [f"{c['question']} {c['expected']}: {c['before']:.0%} -> {c['after']:.0%}" for c in report["checks"]]
-    return _say(options, report, [*lines, f"{report['nfe']} NFE, {report['seconds']:.1f} s, saved as {options.out}"])
+    return _tell(options, report(last, settings, editor.profile.name))
 
 
-def _follow(editor: Editor, request: EditRequest) -> EditUpdate:
-    """Run an edit to its end under a progress bar on standard error."""
-    with tqdm(total=request.settings.steps, file=sys.stderr, unit="step", desc="edit") as bar:
-        for update in editor.edit(request):
-            if update.stage == "search":
-                bar.total = update.steps
-                bar.set_postfix(score=f"{update.score:.2f}", refresh=False)
-                bar.update(update.step - bar.n)
-    return update
+def _reproduce(options: argparse.Namespace) -> int:
+    recipe = read_recipe(options.result)
+    options.profile = options.profile or recipe.profile
+    check_profile(recipe, chosen(options.profile, options.vlm))
+    source = _load(options.source)
+    mask = images.load_mask(options.mask, source.size) if options.mask else None
+    request = request_of(recipe, source, mask)
+    changed = changed_versions(recipe)
+    for sentence in changed:
+        print(sentence, file=sys.stderr)
+    editor = _editor(options)
+    last = follow(rerun(editor, request, recipe.stopped), request.settings.steps)
+    again = outcome(recipe, request, last, editor.profile.name)
+    same_bytes = again.png == images.read(options.result)
+    write(options.out, again.png)
+    if not again.same:
+        print("The picture differs: the machine, the weights or the packages are not the same.", file=sys.stderr)
+    told = {"same": again.same, "same_bytes": same_bytes, "candidate": recipe.candidate, "changed": changed}
+    _tell(options, report(last, request.settings, editor.profile.name) | told)
+    return 0 if again.same else 1
 
 
-def _report(update: EditUpdate, settings: SearchSettings, profile: str) -> dict[str, Any]:
-    """What --json tells of an edit."""
-    return {
-        "score": update.score,
-        "source_score": update.source_score,
-        "checks": [
-            {"question": r.check.question, "expected": r.check.expected, "before": r.before, "after": r.after}
-            for r in update.checks
-        ],
-        "plan": update.plan.to_json(),
-        "roundtrip_psnr": update.roundtrip_psnr,
-        **asdict(update.cost),
-        "seed": settings.seed,
-        "method": settings.method,
-        "profile": profile,
-    }
+def _tell(options: argparse.Namespace, told: dict[str, Any]) -> int:
+    """Print the report of an edit that is saved."""
+    lines = [f"{c['question']} {c['expected']}: {c['before']:.0%} -> {c['after']:.0%}" for c in told["checks"]]
+    return _say(options, told, [*lines, f"{told['nfe']} NFE, {told['seconds']:.1f} s, saved as {options.out}"])
+
+
+def _batch(options: argparse.Namespace) -> int:
+    todo = tasks(options.source, options.instruction, options.mask)
+    batch = Batch(editor=_editor(options), out=options.out, values=vars(options))
+    rows: list[Row] = []
+    try:
+        with tqdm(total=len(todo), file=sys.stderr, unit="picture", desc="batch") as bar:
+            for seen in batch.run(todo):
+                if isinstance(seen, Row):
+                    rows.append(seen)
+                    bar.update()
+                elif seen.stage == "search":
+                    bar.set_postfix_str(f"{todo[len(rows)].image.name}, step {seen.step} of {seen.steps}")
+    except KeyboardInterrupt:
+        print("Interrupted: the same command goes on from here.", file=sys.stderr)
+    interrupted = len(rows) < len(todo)
+    rows += [Row(task=task, state=WAITING) for task in todo[len(rows) :]]
+    summary = summarise(rows, options.out, batch.editor.profile.name)
+    for row in rows:
+        if row.state == FAILED:
+            print(f"{row.task.image.name}: {row.error}", file=sys.stderr)
+    _say(options, summary, [
+        ", ".join(f"{summary[state]} {state.replace('_', ' ')}" for state in ("done", "skipped", "failed", "not_run")),
+        f"Summary and contact sheets are in {options.out}",
+    ])  # fmt: skip
+    return INTERRUPTED if interrupted else 1 if summary["failed"] else 0
 
 
 def _score(options: argparse.Namespace) -> int:
@@ -125,16 +157,6 @@ def _load(path: str) -> Image.Image:
     return loaded.image
 
 
-def _settings(options: argparse.Namespace) -> SearchSettings:
-    """The effort's settings with what the command line changes. Raises EditError."""
-    names = ("method", "particles", "steps", "strength", "seed")
-    changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    try:
-        return EFFORTS[options.effort].but(**changes)
-    except ValueError as error:
-        raise EditError(str(error)) from error
-
-
 def _say(options: argparse.Namespace, data: Any, lines: Sequence[str]) -> int:
     print(json.dumps(data, ensure_ascii=False) if options.json else "\n".join(lines))
     return 0
@@ -158,13 +180,18 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("image")
         added.add_argument("instruction")
     edited.add_argument("-o", "--out", type=Path, required=True, help="the PNG to write")
-    edited.add_argument("--effort", default="balanced", choices=sorted(EFFORTS))
-    edited.add_argument("--method", choices=("fmtt", "best-of-n"))
-    edited.add_argument("--particles", type=int, help="candidates carried at the same time")
-    edited.add_argument("--steps", type=int, help="time steps from the start to the image")
-    edited.add_argument("--strength", type=float, help="how much may change, above 0 to 1")
-    edited.add_argument("--seed", type=int)
-    edited.add_argument("--mask", help="white where the edit may act")
+    _add_settings(edited)
+    again = command("reproduce", _reproduce, "Run the recipe of a result again: the same bytes on the same machine.")
+    again.add_argument("result", help="the PNG with the recipe")
+    again.add_argument("--source", required=True, help="the picture that it was made from")
+    again.add_argument("--mask", help="the mask, where it was too large for the recipe")
+    again.add_argument("-o", "--out", type=Path, required=True, help="the PNG to write")
+    again.set_defaults(profile=None)
+    many = command("batch", _batch, "Edit every picture of a folder or row of a table; goes on where it stopped.")
+    many.add_argument("source", type=Path, help="a folder, or a CSV with the columns image, instruction, and settings")
+    many.add_argument("instruction", nargs="?", help="for every picture of a folder")
+    many.add_argument("-o", "--out", type=Path, required=True, help="the folder for results, summary, contact sheets")
+    _add_settings(many)
     scored = command("score", _score, "Ask the VLM yes/no questions about a picture.")
     scored.add_argument("image")
     scored.add_argument("questions", nargs="+")
@@ -174,6 +201,17 @@ def _parser() -> argparse.ArgumentParser:
     tripped.add_argument("--strength", type=float, default=EFFORTS["balanced"].strength)
     command("doctor", _doctor, "Check this machine for a profile, offline.")
     return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """The flags that `settings_of` reads, and the mask."""
+    parser.add_argument("--effort", default="balanced", choices=sorted(EFFORTS))
+    parser.add_argument("--method", choices=("fmtt", "best-of-n"))
+    parser.add_argument("--particles", type=int, help="candidates carried at the same time")
+    parser.add_argument("--steps", type=int, help="time steps from the start to the image")
+    parser.add_argument("--strength", type=float, help="how much may change, above 0 to 1")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--mask", type=Path, help="white where the edit may act")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from editor.types import EditError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 40_000_000
+MAX_BYTES = 4 * MAX_PIXELS
+"""What a PNG of so many pixels may need, so that every result can be loaded again."""
 MAX_SIDE = 16_384
 MIN_SIDE = 32
 MAX_ASPECT = 4

@@ -5,6 +5,7 @@ A PNG comes from anywhere, so a recipe that is read is untrusted: its size, sche
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -24,8 +25,10 @@ from rewards.base import Plan
 FORMAT = 1
 KEY = "tiltedit"
 """The keyword of the PNG text that holds the recipe as JSON."""
-MAX_RECIPE = 64 * 2**10
-"""Characters of the JSON."""
+MAX_MASK = 192 * 2**10
+"""Bytes of the mask's PNG that a recipe carries; a painted mask of 12 megapixels takes some tens of thousands."""
+MAX_RECIPE = 64 * 2**10 + MAX_MASK * 4 // 3
+"""Characters of the JSON, with the mask in base64."""
 LIMITS = {"particles": 256, "steps": 256, "lookahead_steps": 16, "corrections": 16, "selections": 256}
 """The largest settings that a recipe may ask for."""
 MAX_TIMES = 256
@@ -45,7 +48,7 @@ _XMP = (
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What to run again for the same bytes on the same machine, given the same source and mask."""
+    """What to run again for the same bytes on the same machine, given the same source."""
 
     profile: str
     instruction: str
@@ -55,6 +58,8 @@ class Recipe:
     """`images.fingerprint` of the source."""
     mask: str | None = None
     """`images.fingerprint` of the mask."""
+    mask_png: str | None = None
+    """The mask as a PNG of one channel, in base64; None without a mask or for one above MAX_MASK."""
     result: str
     """`images.fingerprint` of the result."""
     candidate: int = 0
@@ -77,11 +82,19 @@ class Recipe:
             settings=request.settings,
             source=images.fingerprint(request.image),
             mask=images.fingerprint(request.mask) if request.mask else None,
+            mask_png=_packed(request.mask) if request.mask else None,
             result=images.fingerprint(result),
             candidate=candidate,
             stopped=update.step if update.stopped else None,
             versions={name: version(name) for name in PACKAGES},
         )
+
+    def load_mask(self, size: tuple[int, int]) -> Image.Image | None:
+        """The mask that the recipe carries, for a source of that (width, height); None if it carries none.
+
+        Raises EditError if it isn't a mask of that shape. Whether it is the mask of the run, its fingerprint tells.
+        """
+        return None if self.mask_png is None else images.load_mask(base64.b64decode(self.mask_png), size)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data, in the layout that `from_json` reads."""
@@ -100,6 +113,7 @@ class Recipe:
                 settings=_settings(data.get("settings")),
                 source=_digest(data.get("source")),
                 mask=None if data.get("mask") is None else _digest(data["mask"]),
+                mask_png=None if data.get("mask_png") is None else _base64(data["mask_png"]),
                 result=_digest(data.get("result")),
                 candidate=_whole(data.get("candidate", 0), 255),
                 stopped=None if data.get("stopped") is None else _whole(data["stopped"], 256),
@@ -119,6 +133,25 @@ def _text(data: dict[str, Any], name: str, longest: int) -> str:
 def _digest(value: Any) -> str:
     if not isinstance(value, str) or len(value) != 64 or set(value) - set("0123456789abcdef"):
         raise ValueError("a picture is named in it by something other than its SHA-256.")
+    return value
+
+
+def _packed(mask: Image.Image) -> str | None:
+    """A mask as a small PNG in base64: one bit a pixel where it is only black and white; None above MAX_MASK bytes."""
+    hard = mask.convert("1", dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    smallest = hard if hard.convert("L").tobytes() == mask.tobytes() else mask
+    smallest.save(buffer, "PNG", compress_level=9, icc_profile=None)
+    return base64.b64encode(buffer.getvalue()).decode("ascii") if buffer.tell() <= MAX_MASK else None
+
+
+def _base64(value: Any) -> str:
+    try:
+        size = len(base64.b64decode(value, validate=True)) if isinstance(value, str) else None
+    except ValueError:
+        size = None
+    if size is None or not 0 < size <= MAX_MASK:
+        raise ValueError(f"its mask must be a PNG of at most {MAX_MASK // 2**10} kB in base64.")
     return value
 
 
@@ -175,12 +208,23 @@ def encode_result(image: Image.Image, recipe: Recipe | None) -> bytes:
     text.add_itxt("XML:com.adobe.xmp", _XMP)
     if recipe is not None:
         text.add_text(KEY, json.dumps(recipe.to_json(), sort_keys=True))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=text, exif=_exif(), compress_level=6)
+    return buffer.getvalue()
+
+
+def encode_sheet(image: Image.Image) -> bytes:
+    """A JPEG of an RGB overview of results, marked as AI-edited like them."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=90, exif=_exif(), xmp=_XMP.encode())
+    return buffer.getvalue()
+
+
+def _exif() -> bytes:
     exif = Image.Exif()
     exif[ExifTags.Base.Software] = "Tiltedit (AI-edited picture)"
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"ASCII\0\0\0" + AI_NOTE.encode("ascii")
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", pnginfo=text, exif=exif.tobytes(), compress_level=6)
-    return buffer.getvalue()
+    return exif.tobytes()
 
 
 def save_result(path: str | Path, image: Image.Image, recipe: Recipe | None) -> None:
@@ -204,9 +248,11 @@ def read_recipe(source: images.Source) -> Recipe:
     data = images.read(source)
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as opened:
-            text = opened.info.get(KEY)
+            text, marked = opened.info.get(KEY), opened.info.get("Comment") == AI_NOTE
     except Exception as error:  # a decoder may fail in any way on a hostile header
         raise EditError("Recipes are read from PNG files that Tiltedit saved, and this is none.") from error
+    if text is None and marked:
+        raise EditError("This PNG carries no recipe, only the AI mark: use one that was saved with its recipe.")
     if not isinstance(text, str):
         raise EditError("This PNG carries no recipe: choose one that Tiltedit saved with its recipe.")
     if len(text) > MAX_RECIPE:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from threading import Event
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from editor import __main__ as cli
+from editor import images, recipe
 from editor.engine import Editor
-from editor.recipe import read_recipe
-from editor.types import EditError
+from editor.recipe import Recipe, encode_result, read_recipe, save_result
+from editor.types import EditError, EditRequest, SearchSettings
 from rewards.base import Check, Plan
 
 PLAN = Plan((Check("Is the rim red?"), Check("Does the clock show 4:45?")), "a clock with a red rim", ("a white face",))
@@ -117,3 +120,107 @@ def test_errors_of_the_engine_reach_the_user(tiny, clock, capsys, monkeypatch):
     status, _, err = run(capsys, "edit", clock, "make the rim red", "-o", "x.png")
     assert status == 2
     assert err.strip().endswith("Choose another picture.")
+
+
+# ---------------------------------------------------------------------------------------------------------- reproduce
+
+
+@pytest.fixture
+def masks(tmp_path):
+    """Two masks for the clock: soft and hard."""
+    soft = np.tile(np.linspace(0, 250, 40).astype(np.uint8), (32, 1))
+    Image.fromarray(soft).save(tmp_path / "soft.png")
+    Image.fromarray(np.where(soft > 100, 255, 0).astype(np.uint8)).save(tmp_path / "hard.png")
+    return {name: str(tmp_path / f"{name}.png") for name in ("soft", "hard")}
+
+
+@pytest.fixture
+def made(tiny, clock, tmp_path, capsys):
+    """Makes an edit of the clock; the path of its result."""
+
+    def make(*more):
+        path = str(tmp_path / "result.png")
+        small = ("--particles", "2", "--steps", "2", "--seed", "9")
+        status, _, err = run(capsys, "edit", clock, "make the rim red", "-o", path, *small, *more)
+        assert status == 0, err
+        return path
+
+    return make
+
+
+def reproduce(capsys, result, source, out, *more):
+    return run(capsys, "reproduce", result, "--source", source, "-o", str(out), "--json", *more)
+
+
+@pytest.mark.parametrize("mask", [None, "soft", "hard"])
+def test_a_result_is_reproduced_to_the_byte(made, clock, masks, tmp_path, capsys, mask):
+    result, again = made(*(["--mask", masks[mask]] if mask else [])), tmp_path / "again.png"
+    status, out, err = reproduce(capsys, result, clock, again)
+    assert status == 0, err
+    assert again.read_bytes() == (tmp_path / "result.png").read_bytes()
+    told = json.loads(out)
+    assert (told["same"], told["same_bytes"], told["changed"], told["seed"]) == (True, True, [], 9)
+
+
+def test_a_stopped_run_and_another_candidate_are_reproduced(tiny, clock, tmp_path, capsys):
+    settings = SearchSettings(particles=3, steps=3, keep=3, seed=4, jitters=1)
+    request, stop = EditRequest(image=images.load(clock).image, instruction="make it red", settings=settings), Event()
+    for last in tiny.edit(request, stop):
+        if last.stage == "search" and last.step == 1:
+            stop.set()
+    written = Recipe.of(request, last, tiny.profile.name, 1)
+    assert written.stopped == 1
+    save_result(tmp_path / "result.png", last.candidates[1].image, written)
+    status, out, err = reproduce(capsys, str(tmp_path / "result.png"), clock, tmp_path / "again.png")
+    assert status == 0, err
+    assert json.loads(out)["same_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "says"),
+    [
+        ({"versions": {"torch": "1.0", "no such package": "2", "": "3"}}, 0, "torch 1.0"),
+        ({"result": "0" * 64}, 1, "picture differs"),
+        ({"source": "0" * 64}, 2, "another picture"),
+        ({"profile": "flux"}, 2, "profile"),
+        ({"profile": "nobody's"}, 2, "no profile"),
+        ({"candidate": 77}, 2, "candidate 78"),
+    ],
+)
+def test_what_differs_is_said(made, clock, tmp_path, capsys, change, status, says):
+    result, changed = made(), str(tmp_path / "changed.png")
+    with Image.open(result) as picture:
+        save_result(changed, picture, replace(read_recipe(result), **change))
+    more = ["--profile", "studio"] if change.get("profile") == "flux" else []
+    found, out, err = reproduce(capsys, changed, clock, tmp_path / "again.png", *more)
+    assert (found, (tmp_path / "again.png").exists()) == (status, status < 2), err
+    assert says in err
+    assert "Traceback" not in err
+    assert (out == "") == (status == 2)
+
+
+def test_a_result_without_a_recipe_cannot_be_reproduced(tiny, clock, tmp_path, capsys):
+    stripped = tmp_path / "stripped.png"
+    with Image.open(clock) as picture:
+        stripped.write_bytes(encode_result(picture, None))
+    for path, says in ((str(stripped), "only the AI mark"), (clock, "no recipe"), ("nowhere.png", "no file")):
+        status, _, err = reproduce(capsys, path, clock, tmp_path / "again.png")
+        assert status == 2
+        assert says in err
+
+
+def test_a_mask_too_large_for_the_recipe_is_asked_for(made, clock, masks, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(recipe, "MAX_MASK", 50)
+    result, again = made("--mask", masks["soft"]), tmp_path / "again.png"
+    assert read_recipe(result).mask_png is None
+    for more, wanted, says in (
+        ([], 2, "give it with --mask"),
+        (["--mask", masks["hard"]], 2, "another one"),
+        (["--mask", masks["soft"]], 0, ""),
+    ):
+        status, _, err = reproduce(capsys, result, clock, again, *more)
+        assert status == wanted
+        assert says in err
+    result = made()
+    status, _, err = reproduce(capsys, result, clock, again, "--mask", masks["soft"])
+    assert (status, "without a mask" in err) == (2, True)

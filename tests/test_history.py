@@ -50,6 +50,39 @@ def test_the_same_recipe_gives_the_same_bytes(recipe):
     assert encode_result(clock_like(), recipe) == encode_result(clock_like(), recipe)
 
 
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_mask_comes_back_from_the_recipe(soft, tmp_path):
+    mask = Image.radial_gradient("L").resize((160, 120))
+    mask = mask if soft else mask.point(lambda value: 255 * (value > 128))
+    request, last = run(mask)
+    save_result(tmp_path / "result.png", last.best, Recipe.of(request, last, "fake"))
+    found = read_recipe(tmp_path / "result.png")
+    assert images.fingerprint(found.load_mask((160, 120))) == images.fingerprint(mask) == found.mask
+    assert len(found.mask_png) < (20_000 if soft else 2_000)
+    with pytest.raises(EditError, match="mask"):
+        found.load_mask((160, 40))
+
+
+def test_a_mask_that_takes_too_much_room_is_named_by_its_hash_alone():
+    noise = Image.effect_noise((600, 450), 50)
+    request, last = run(noise)
+    found = Recipe.of(request, last, "fake")
+    assert found.mask_png is None
+    assert found.mask == images.fingerprint(noise)
+    assert found.load_mask(noise.size) is None
+
+
+def test_recipes_from_before_masks_were_carried_are_read(recipe):
+    data = recipe.to_json()
+    del data["mask_png"]
+    assert Recipe.from_json(data) == replace(recipe, mask_png=None)
+
+
+def test_a_mask_that_is_no_picture_is_refused(recipe):
+    with pytest.raises(EditError, match="not a picture"):
+        replace(recipe, mask_png="bm8gcGljdHVyZQ==").load_mask((160, 120))
+
+
 @pytest.mark.parametrize("stripped", [False, True])
 def test_the_mark_stays_when_the_recipe_is_stripped(recipe, stripped):
     data = encode_result(clock_like(), None if stripped else recipe)
@@ -80,6 +113,11 @@ def test_another_candidate_and_a_stopped_run_are_recorded():
         lambda data: data | {"plan": {"checks": []}},
         lambda data: data | {"plan": {"checks": ["x"]}},
         lambda data: data | {"source": "../../etc/passwd"},
+        lambda data: data | {"mask_png": 7},
+        lambda data: data | {"mask_png": ""},
+        lambda data: data | {"mask_png": "<script>"},
+        lambda data: data | {"mask_png": "é"},
+        lambda data: data | {"mask_png": "AAAA" * 70_000},
         lambda data: data | {"candidate": -1},
         lambda data: data | {"candidate": True},
         lambda data: data | {"versions": {"a": ["b"]}},
@@ -103,7 +141,7 @@ def test_recipes_are_untrusted(recipe, change):
         read_recipe(buffer.getvalue())
 
 
-@pytest.mark.parametrize("text", ["{", "[" * 50_000, "{" + " " * 70_000 + "}", "null"])
+@pytest.mark.parametrize("text", ["{", "[" * 50_000, "{" + " " * 400_000 + "}", "null"])
 def test_text_that_is_no_recipe_is_refused(text):
     info = PngInfo()
     info.add_text(KEY, text)

@@ -1,0 +1,67 @@
+"""What the commands of `python -m editor` share: settings from words, a run under a progress bar, its report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from tqdm import tqdm
+
+from editor.engine import EFFORTS
+from editor.types import EditError, EditUpdate, SearchSettings
+
+SETTINGS: Mapping[str, type] = {
+    "effort": str,
+    "method": str,
+    "particles": int,
+    "steps": int,
+    "strength": float,
+    "seed": int,
+}
+"""What flags and the columns of a table may set, with the type of each."""
+
+
+def settings_of(values: Mapping[str, Any]) -> SearchSettings:
+    """The settings of `values["effort"]`, else of the balanced effort, with the other values named in SETTINGS.
+
+    A value that is None counts as not given; other names are of no concern. Raises EditError.
+    """
+    given = {name: values[name] for name in SETTINGS if values.get(name) is not None}
+    effort = given.pop("effort", "balanced")
+    if effort not in EFFORTS:
+        raise EditError(f"There is no effort {effort!r}: choose one of {', '.join(EFFORTS)}.")
+    try:
+        return EFFORTS[effort].but(**given)
+    except ValueError as error:
+        raise EditError(str(error)) from error
+
+
+def follow(updates: Iterator[EditUpdate], steps: int) -> EditUpdate:
+    """Exhaust the updates of an edit of about so many steps under a progress bar on standard error; the last one."""
+    with tqdm(total=steps, file=sys.stderr, unit="step", desc="edit") as bar:
+        for update in updates:
+            if update.stage == "search":
+                bar.total = update.steps
+                bar.set_postfix(score=f"{update.score:.2f}", refresh=False)
+                bar.update(update.step - bar.n)
+    return update
+
+
+def report(update: EditUpdate, settings: SearchSettings, profile: str) -> dict[str, Any]:
+    """What --json tells of an edit that is done."""
+    return {
+        "score": update.score,
+        "source_score": update.source_score,
+        "checks": [
+            {"question": r.check.question, "expected": r.check.expected, "before": r.before, "after": r.after}
+            for r in update.checks
+        ],
+        "plan": update.plan.to_json(),
+        "roundtrip_psnr": update.roundtrip_psnr,
+        **asdict(update.cost),
+        "seed": settings.seed,
+        "method": settings.method,
+        "profile": profile,
+    }
