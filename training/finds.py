@@ -24,6 +24,8 @@ class Found:
     """uint8 (128, 128, 3)."""
     seed: int
     minutes: int
+    asked: int = TIMELESS
+    """The time that an edit was asked for, in minutes since twelve; TIMELESS where none was."""
 
 
 def save(found: list[Found], path: Path) -> None:
@@ -34,6 +36,7 @@ def save(found: list[Found], path: Path) -> None:
         pixels=np.stack([f.pixels for f in found]),
         seeds=np.array([f.seed for f in found]),
         minutes=np.array([f.minutes for f in found]),
+        asked=np.array([f.asked for f in found]),
     )
 
 
@@ -42,8 +45,8 @@ def load(folder: Path = FOLDER) -> list[Found]:
     found: list[Found] = []
     for path in sorted(folder.glob("*.npz")):
         with np.load(path) as data:
-            rows = zip(data["pixels"], data["seeds"].tolist(), data["minutes"].tolist(), strict=True)
-            found += [Found(*row) for row in rows]
+            numbers = (data[name].tolist() for name in ("seeds", "minutes", "asked"))
+            found += [Found(*row) for row in zip(data["pixels"], *numbers, strict=True)]
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -31,7 +31,7 @@ from training import clock_language as language
 from training import clocks
 from training.clocks import Clock
 from training.finds import FOLDER, TIMELESS, Found, save
-from training.world import TRAIN
+from training.world import TRAIN, Request
 
 SURE, LOST = 0.35, 0.8
 """Error of the nearest hands, as a share: below, their time is the picture's; above, it shows none."""
@@ -79,13 +79,13 @@ class Dial:
         return soft[0].permute(1, 2, 0)[self.inside]
 
 
-def label(dial: Dial, picture: Tensor) -> Found | None:
+def label(dial: Dial, picture: Tensor, asked: int) -> Found | None:
     """What a picture of the dial's clock shows; None where that is open to doubt."""
     minutes, error = dial.read(picture)
     if SURE < error < LOST:
         return None
     pixels = np.asarray(images.to_pil(picture[None]))
-    return Found(pixels, dial.clock.seed, minutes if error <= SURE else TIMELESS)
+    return Found(pixels, dial.clock.seed, minutes if error <= SURE else TIMELESS, asked)
 
 
 @torch.no_grad()
@@ -99,9 +99,8 @@ def look_aheads(editor: Editor, clock: Clock, generator: torch.Generator) -> Ten
     return editor.models.codec.decode(flow(noised, times, torch.ones(COPIES)))
 
 
-def attack(editor: Editor, clock: Clock, seed: int) -> Iterator[Tensor]:
+def attack(editor: Editor, clock: Clock, wanted: Request, seed: int) -> Iterator[Tensor]:
     """What an edit of the time shows on its way and in the end, each (3, 128, 128)."""
-    wanted = language.request(clock, Random(seed), "time")
     settings = EFFORTS["fast"].but(seed=seed)
     request = EditRequest(
         image=clocks.render(clock), instruction=wanted.instruction, plan=parse(wanted.reply), settings=settings
@@ -131,9 +130,13 @@ if __name__ == "__main__":
         labelled: list[Found | None] = []
         for seed in range(TRAIN + arguments.first, TRAIN + arguments.first + count):
             scene = clocks.sample(seed)
-            reader = Dial(scene, studio.models.codec)
-            pictures = look_aheads(studio, scene, drawn) if kind == "look-aheads" else attack(studio, scene, seed)
-            labelled += [label(reader, picture) for picture in pictures]
+            reader, asked = Dial(scene, studio.models.codec), TIMELESS
+            if kind == "look-aheads":
+                pictures: Iterable[Tensor] = look_aheads(studio, scene, drawn)
+            else:
+                wanted = language.request(scene, Random(seed), "time")
+                pictures, asked = attack(studio, scene, wanted, seed), language.apply(scene, wanted).minutes
+            labelled += [label(reader, picture, asked) for picture in pictures]
         sure = [f for f in labelled if f is not None]
         none = sum(f.minutes == TIMELESS for f in sure)
         print(json.dumps({"kind": kind, "pictures": len(labelled), "labelled": len(sure), "without a time": none}))

@@ -87,17 +87,23 @@ class Source:
         clear = torch.from_numpy(np.concatenate(pixels)).permute(0, 3, 1, 2).float().div(255)
         return Shown(scenes, *augment(clear, generator))
 
-    def without_time(self, scenes: list[clocks.Clock], generator: torch.Generator) -> tuple[list[clocks.Clock], Tensor]:
-        """As many clocks without a time, and images of them: made from `scenes`, and half of them found by searches."""
+    def without_time(
+        self, scenes: list[clocks.Clock], generator: torch.Generator
+    ) -> tuple[list[clocks.Clock], list[int | None], Tensor]:
+        """As many clocks that show no time, the time each was to show if a search made it, and their images.
+
+        Three quarters are what searches have shown, as far as there are such; the others are made from `scenes`.
+        """
         rng = Random(int(torch.randint(2**31, (), generator=generator)))
-        known = min(len(scenes) // 2, len(self.timeless))
+        known = min(3 * len(scenes) // 4, len(self.timeless))
         drawn = rng.sample(self.timeless, known)
         made = timeless(scenes[known:], rng)
         if drawn:
             seen = torch.from_numpy(np.stack([f.pixels for f in drawn])).permute(0, 3, 1, 2).float().div(255)
             made = torch.cat([seen, made])
-        scenes = [finds.shown_clock(f) for f in drawn] + scenes[known:]
-        return scenes, augment(made, generator)[0]
+        shown = [finds.shown_clock(f) for f in drawn] + scenes[known:]
+        asked = [None if f.asked == finds.TIMELESS else f.asked for f in drawn] + [None] * (len(scenes) - known)
+        return shown, asked, augment(made, generator)[0]
 
 
 def spoil(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -28,6 +28,8 @@ from training.pictures import Source, spoil
 from training.see import Sight, see_loss
 from training.world import TRAIN
 
+NONE = "none"
+"""The time of a picture that shows none."""
 SEEING = 0.3
 """Weight of the first stage's loss beside the answers': the tower stays as sharp as it was."""
 
@@ -64,11 +66,20 @@ def row(clock: Clock, rng: Random) -> list[Question]:
     return time + looks + [free(clock, attribute, rng) for attribute in rng.sample(language.ATTRIBUTES, 2)]
 
 
-def denied(clock: Clock, rng: Random, looks: bool) -> list[Question]:
-    """Ten yes/no questions about a picture without a time: no to every time, and to every look unless `looks` show."""
-    time = [Question(firm(clock, "time", rng).text, "no") for _ in range(5)]
-    asked = [firm(clock, attribute, rng) for attribute in rng.choices(language.ATTRIBUTES, k=5)]
-    return time + (asked if looks else [Question(q.text, "no") for q in asked])
+def denied(clock: Clock, rng: Random, asked: int | None = None, looks: bool = False) -> list[Question]:
+    """Ten questions about a picture that shows no time: no to every time, above all to the one that was `asked` for.
+
+    Its looks are the clock's or, without `looks`, none either.
+    """
+    times = [clock if rng.random() < 0.5 else language.another(clock, "time", rng) for _ in range(4)]
+    if asked is not None:
+        times[:2] = [language.with_time(clock, asked)] * 2
+    found = [Question(firm(c, "time", rng).text, "no") for c in times]
+    if asked is not None:
+        found[:2] = [Question(text, "no") for text in rng.sample(language.ask_if(times[0], "time"), 2)]
+    unclear = [Question(free(clock, "time", rng).text, NONE) for _ in range(2)]
+    about = [firm(clock, attribute, rng) for attribute in rng.sample(language.ATTRIBUTES, 4)]
+    return found + unclear + (about if looks else [Question(q.text, "no") for q in about])
 
 
 def planned(clock: Clock, rng: Random) -> list[Question]:
@@ -119,21 +130,23 @@ def learn_to_speak(vlm: VLM, sight: Sight, folder: Path, total: int, batch: int 
         rng = Random(int(torch.randint(2**31, (), generator=generator)))
         shown = source.batch(batch, generator)
         shown.images[:few] = spoil(shown.images[:few], generator)
-        dark = slice(few, 2 * few)
-        shown.scenes[dark], shown.images[dark] = source.without_time(shown.scenes[dark], generator)
-        rows = [denied(s, rng, looks=i >= few) if i < 2 * few else row(s, rng) for i, s in enumerate(shown.scenes)]
+        dark = slice(few, 3 * few)
+        shown.scenes[dark], asked, shown.images[dark] = source.without_time(shown.scenes[dark], generator)
+        rows = [denied(s, rng) for s in shown.scenes[:few]]
+        rows += [denied(s, rng, a, looks=True) for s, a in zip(shown.scenes[dark], asked, strict=True)]
+        rows += [row(s, rng) for s in shown.scenes[3 * few :]]
         first = batch - batch // 4
         plans = [planned(scene, rng) for scene in shown.scenes[first:]]
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             seen, logits, where = sight(shown.images)
             short, true = asked_and_answered(vlm, seen, rows)
             long = vlm.score(Features(seen.tokens[first:], (), seen.grid), plans)
-        clear = {name: found[2 * few :] for name, found in logits.items()}
-        sharp, told = see_loss(clear, where[2 * few :], shown.since(2 * few))
+        clear = {name: found[3 * few :] for name, found in logits.items()}
+        sharp, told = see_loss(clear, where[3 * few :], shown.since(3 * few))
         value = 2 * per_token(short, rows) + 0.5 * per_token(long, plans) + true + SEEING * sharp
         run.advance(value, batch, run.images / total)
         recent.append(
-            _nats(short.detach(), 2 * few)
+            _nats(short.detach(), 3 * few)
             | {"plan": -float(long.detach().mean()), "a true word": float(true.detach()), "seeing": told["minute ±3"]}
         )
         if run.step % 50 == 0:

@@ -1,5 +1,7 @@
 """Train the studio's autoencoder: `python -m training.train_autoencoder` (resumes by itself).
 
+`--decoder` goes on with the decoder of a trained one alone: latents, and the flow map over them, stay as they are.
+
 AutoencoderTiny, 128 px to 16 x 16 x 12, on squared error with a small absolute term. Noise on the latents and a weak
 pull towards unit variance make them a good space for a flow: neighbours decode to neighbours.
 """
@@ -7,6 +9,7 @@ pull towards unit variance make them a good space for a flow: neighbours decode 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -56,16 +59,15 @@ def psnr(vae: AutoencoderTiny, pixels: np.ndarray) -> float:
     return float((-10 * mse.log10()).mean())
 
 
-def train(total: int, lr: float) -> AutoencoderTiny:
-    """Train until `total` images were seen; checkpoint every 250 steps."""
+def train(total: int, lr: float, start: Path | None = None) -> AutoencoderTiny:
+    """Train until `total` images were seen, or only the decoder of the folder `start`; checkpoint every 250 steps."""
     torch.manual_seed(0)
-    vae = new_vae().to(memory_format=torch.channels_last)
-    modules = nn.ModuleDict({"vae": vae})
-    run = Run(
-        RUNS / "autoencoder",
-        modules,
-        [torch.optim.AdamW(vae.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=1e-4)],
-    )
+    vae = new_vae() if start is None else AutoencoderTiny.from_pretrained(start)
+    vae.to(memory_format=torch.channels_last)
+    trained = vae if start is None else vae.decoder
+    vae.encoder.requires_grad_(start is None)
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=1e-4)
+    run = Run(RUNS / ("autoencoder" if start is None else "decoder"), nn.ModuleDict({"vae": vae}), [optimizer])
     pictures, recent = Pictures(), []
     while run.images < total:
         generator = run.generator()
@@ -90,8 +92,10 @@ if __name__ == "__main__":
     parser.add_argument("--images", type=int, default=60_000)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--decoder", type=Path, help="a trained autoencoder's folder: train its decoder alone")
+    parser.add_argument("--out", type=Path, default=RUNS / "autoencoder" / "vae")
     arguments = parser.parse_args()
     prepare(arguments.threads)
-    trained = train(arguments.images, arguments.lr)
-    trained.save_pretrained(RUNS / "autoencoder" / "vae")
-    print(f"unseen: {psnr(trained, unseen(200)):.2f} dB")
+    better = train(arguments.images, arguments.lr, arguments.decoder)
+    better.save_pretrained(arguments.out)
+    print(f"unseen: {psnr(better, unseen(200)):.2f} dB")
