@@ -174,7 +174,7 @@ def report_of(request: EditRequest, update: EditUpdate, candidate: int = 0) -> d
         "history": [list(scores) for scores in update.history],
         "parents": [list(parents) for parents in update.parents],
         "roundtrip_psnr": update.roundtrip_psnr,
-        "offset": result.offset,
+        "offset": result.offset and list(result.offset),
         "warning": registration.warning(result.offset),
         "cost": vars(update.cost),
         "stopped": update.stopped,

@@ -82,7 +82,7 @@ class FakeEditor:
                 parents=tuple(tuple(max(0, i - 1) for i in particles) for _ in rewards),
                 score=rewards[-1][0],
                 source_score=-2.0,
-                cost=Cost(nfe=len(particles) * step, decodes=step),
+                cost=Cost(nfe=len(particles) * step, decodes=step, seconds=0.1 * step),
             )
             yield update
             while step == 2 and not self.gate.is_set() and not (stop and stop.is_set()):

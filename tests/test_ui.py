@@ -5,16 +5,21 @@ import threading
 from types import SimpleNamespace
 
 import gradio as gr
+import httpx
 import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
 from editor import images, ui_plots, ui_views
+from editor.history import History
+from editor.jobs import Jobs
 from editor.recipe import read_recipe
+from editor.registration import Offset
 from editor.types import EditError, SearchSettings
 from editor.ui import build_page, launch_options
 from editor.ui_desk import Desk
-from editor.ui_forms import EDIT_ONLY, PROTECT, read_mask, read_plan, read_settings
+from editor.ui_forms import EDIT_ONLY, FIRST_EFFORT, PROTECT, read_mask, read_plan, read_settings
+from editor.ui_parts import Keeper
 from tests.fakes import FakeEditor, clock_like
 
 
@@ -50,6 +55,7 @@ def form(image, **changes):
         "paint": None,
         "mask": None,
         "mask_means": EDIT_ONLY,
+        "feather": 0,
         "base": first,
         "seed": 7,
         "lock": True,
@@ -240,6 +246,44 @@ def test_the_recipe_can_be_left_out_of_the_download(desk, picture):
         read_recipe(desk.download(shown, True)["download"])
 
 
+def test_a_result_that_lies_off_its_source_is_warned_about_now_and_later(desk, picture):
+    desk.editor.offset = Offset(1.3, -0.2)
+    off = all_of(desk.run(form(picture), "ann", came()))
+    assert "lies 1.3 pixels off your picture" in off["checks"]
+    assert "+1.30, -0.20 px" in off["details"]
+    desk.editor.offset = Offset(0.3, 0.0)
+    fine = all_of(desk.run(form(picture, seed=8), "ann", came()))
+    assert "warning" not in fine["checks"]
+    assert "pixels off" in desk.recall(click(1), fine["listed"], "ann", came())["checks"]
+
+
+def test_the_seconds_of_each_effort_are_known_after_a_run_and_after_a_restart(desk, picture, examples):
+    assert "about" not in str(next(iter(desk.arrive("ann", came())))["effort"])
+    said = str(all_of(desk.run(form(picture), "ann", came()))["effort"])
+    assert said.count("about") == len(desk.editor.efforts)
+    again = Desk.open(FakeEditor(), desk.history.folder, examples)
+    assert again.jobs.expected(again.editor.efforts["fast"]) == pytest.approx(
+        desk.jobs.expected(again.editor.efforts["fast"])
+    )
+    again.close()
+
+
+def test_mask_and_all_come_back_with_an_edit_or_a_recipe(desk, picture, tmp_path):
+    mask = Image.new("L", (160, 120))
+    mask.paste(255, (0, 0, 80, 120))
+    mask.save(tmp_path / "mask.png")
+    masked = form(picture, mask=str(tmp_path / "mask.png"), mask_means=PROTECT, feather=3)
+    first = all_of(desk.run(masked, "ann", came()))
+    used = desk.history.get(first["shown"]).recipe
+    for back in (desk.restore(first["shown"]), desk.use_recipe(first["slider"][1], picture)):
+        fields = {name: back[name] for name in ("mask", "mask_means", "feather", "paint", "table", "base")}
+        rerun = all_of(desk.run(form(picture, **fields), "ann", came()))
+        assert desk.history.get(rerun["shown"]).recipe.mask == used.mask
+    assert "add that one too" in desk.use_recipe(first["slider"][1], None)["status"]
+    plain = all_of(desk.run(form(picture), "ann", came()))
+    assert desk.restore(plain["shown"])["mask"] is None
+
+
 def test_logged_in_users_own_their_edits_wherever_they_are(desk, picture):
     all_of(desk.run(form(picture), "token", came("ann")))
     assert all_of(desk.arrive("other token", came("ann")))["listed"]
@@ -279,6 +323,20 @@ def test_masks_are_painted_or_uploaded_and_mean_edit_or_protect(picture, tmp_pat
         mask = read_mask(form(picture, mask_means=PROTECT, **fields), clock_like())
         assert (mask.getpixel((10, 10)), mask.getpixel((150, 10))) == (0, 255)
     assert read_mask(form(picture), clock_like()) is None
+
+
+def test_a_soft_edge_lies_inside_the_mask_and_must_leave_something(picture, tmp_path):
+    mask = Image.new("L", (160, 120))
+    mask.paste(255, (60, 0, 160, 120))
+    mask.save(tmp_path / "mask.png")
+    soft = read_mask(form(picture, mask=str(tmp_path / "mask.png"), feather=5), clock_like())
+    row = [soft.getpixel((x, 60)) for x in range(50, 100)]
+    assert row[:10] == [0] * 10
+    assert row == sorted(row)
+    assert len(set(row)) > 4
+    assert row[-1] == 255
+    with pytest.raises(EditError, match="wider than the marked part"):
+        images.feathered(mask, 2.0)
 
 
 # -------------------------------------------------------------------------------------------------------------- views
@@ -347,8 +405,82 @@ def test_the_interface_plans_edits_and_answers_later(served, picture):
         client.predict("nonsense", api_name="/result")
     with pytest.raises(Exception, match=r"\(error [0-9a-f]{8}\)"):
         client.predict(image=handle_file(picture), instruction="a bug", effort="fast", seed=3, api_name="/edit")
-    public = {name for name, described in client.view_api(return_format="dict")["named_endpoints"].items()}
-    assert public == {"/plan", "/edit", "/result"}
+    client.close()
+
+
+@pytest.mark.slow
+def test_the_interface_tells_what_it_takes_and_does_as_the_page_does(served, picture):
+    url, desk = served
+    client = Client(url, verbose=False)
+    described = client.view_api(return_format="dict")["named_endpoints"]
+    assert set(described) == {"/plan", "/edit", "/result"}
+    for endpoint in described.values():
+        for parameter in endpoint["parameters"]:
+            assert f"`{parameter['parameter_name']}`" in endpoint["description"]
+    report, _ = client.predict(image=handle_file(picture), instruction="make it dark", api_name="/edit")
+    chosen = desk.editor.efforts[FIRST_EFFORT]
+    assert report["recipe"]["settings"]["particles"] == chosen.particles
+    assert report["offset"] == [0.0, 0.0]
+    assert report["warning"] == ""
+    client.close()
+
+
+@pytest.fixture
+def launch(tmp_path, monkeypatch):
+    """Opens pages over fake engines whose queue holds one run; closes them at the end."""
+    opened = []
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
+
+    def start(**options):
+        editor, history = FakeEditor(), History.open(tmp_path / f"history{len(opened)}")
+        desk = Desk(editor, history, Jobs(editor, Keeper(history, "fake"), waiting=1), ())
+        page = build_page(desk)
+        _, url, _ = page.launch(**launch_options(prevent_thread_lock=True, quiet=True, **options))
+        opened.append((page, desk))
+        return url, desk
+
+    yield start
+    for page, desk in opened:
+        desk.editor.gate.set()
+        page.close()
+        desk.close()
+
+
+@pytest.mark.slow
+def test_a_full_queue_says_so_to_a_caller_and_the_others_go_on(launch, picture):
+    url, desk = launch()
+    desk.editor.gate.clear()
+    client = Client(url, verbose=False)
+    asked = {"image": handle_file(picture), "instruction": "make it dark", "effort": "fast", "api_name": "/edit"}
+    running = client.submit(**asked)
+    while not any(job.state == "running" for job in desk.jobs._jobs.values()):
+        threading.Event().wait(0.02)
+    waiting = client.submit(**asked)
+    while not desk.jobs._queue:
+        threading.Event().wait(0.02)
+    with pytest.raises(Exception, match="The queue is full with 1 runs: try again in a minute"):
+        client.predict(**asked)
+    desk.editor.gate.set()
+    assert [job.result(timeout=60)[0]["state"] for job in (running, waiting)] == ["done", "done"]
+    client.close()
+
+
+@pytest.mark.slow
+def test_a_login_guards_the_page_the_interface_and_every_file(launch, picture):
+    url, desk = launch(auth=("ann", "secret"))
+    for path in ("config", "gradio_api/info", "gradio_api/file=" + picture, "gradio_api/queue/data?session_hash=x"):
+        assert httpx.get(url + path).status_code in (401, 403)
+    assert httpx.post(url + "gradio_api/upload", files={"files": b"x"}).status_code == 401
+    assert httpx.post(url + "gradio_api/call/plan", json={"data": [None, "x"]}).status_code == 401
+    assert "make_plan" not in httpx.get(url).text
+    for login in (None, ("ann", "guess"), ("bob", "secret")):
+        with pytest.raises(Exception, match=r"(?i)auth|credentials|login|sign"):
+            Client(url, auth=login, verbose=False)
+    client = Client(url, auth=("ann", "secret"), verbose=False)
+    report, png = client.predict(image=handle_file(picture), instruction="dark", effort="fast", api_name="/edit")
+    assert read_recipe(png).instruction == "dark"
+    assert desk.history.get(report["edit"]).owner == "user:ann"
+    assert client.predict(report["job"], api_name="/result")[0]["state"] == "done"
     client.close()
 
 
