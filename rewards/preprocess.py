@@ -5,11 +5,15 @@ Every size comes from the model's own image processor; a test holds equality wit
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import BaseImageProcessor
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor
 
 
 def pixel_patches(

@@ -9,6 +9,10 @@ The attention mask lets a question see the shared part and itself only, and ever
 takes up the positions where the shared part ended. To the model each is therefore alone with
 the image, while the image is read once: for eight short questions about half the work of
 eight prompts, and an eighth where the image is most of the prompt.
+
+So the image always comes before the question. The chat templates of Qwen-VL would take either order, but a token only
+sees what stands before it: after a question the image's tokens depend on that question, and could be shared by none.
+What that costs a model, if anything, `benchmarks.question_order` measures once for each.
 """
 
 from __future__ import annotations
@@ -17,12 +21,14 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
-from transformers import ProcessorMixin
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
 
 MAX_TEXT = 8000
 """Longest text of one prompt, in characters."""

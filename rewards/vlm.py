@@ -12,25 +12,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import (
-    AutoConfig,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    BitsAndBytesConfig,
-    DynamicCache,
-    PreTrainedModel,
-    ProcessorMixin,
-)
 
 from rewards.attention import WindowAttention
 from rewards.base import FAMILIES, NO, YES
 from rewards.preprocess import MatrixPatchEmbed, pixel_patches
 from rewards.prompt import Packed, Prompter, Question
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache, PreTrainedModel, ProcessorMixin
 
 Images = Float[Tensor, "batch 3 height width"]
 
@@ -98,6 +92,9 @@ class VLM:
         """
         if quantization not in (None, "nf4"):
             raise ValueError(f"quantization must be None or nf4, not {quantization!r}.")
+        # Slow to import, and a page starts without them.
+        from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
+
         common = {"trust_remote_code": False, "local_files_only": not download}
         try:
             family = AutoConfig.from_pretrained(source, **common).model_type
@@ -192,6 +189,8 @@ class VLM:
             raise ValueError(f"{len(images)} images need as many prompts, not {len(prompts)}.")
         features = self.features(images)
         packed, positions, mask = self.layout(features.grid, tuple((Question(text),) for text in prompts))
+        from transformers import DynamicCache  # slow to import, and a page starts without it
+
         cache = DynamicCache(config=self.text.config)
         hidden = _at(self.read(features, packed, positions, mask, cache), packed.ends)
         position = positions.gather(2, packed.ends.expand(3, -1, -1))
