@@ -9,6 +9,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from editor import images
 from editor.recipe import read_recipe
+from editor.registration import Offset
 from editor.ui import build_page, launch_options
 from editor.ui_desk import Desk
 from tests.fakes import FakeEditor, clock_like
@@ -229,7 +230,7 @@ def test_the_page_fits_a_phone(visit, served, scheme):
 
 
 def test_in_the_dark_and_with_errors_in_sentences(visit, served):
-    _, _, picture = served
+    _, desk, picture = served
     page = visit(color_scheme="dark")
     page.click("#run")
     says(page, "There is no picture yet")
@@ -239,8 +240,13 @@ def test_in_the_dark_and_with_errors_in_sentences(visit, served):
     ask(page, "a bug")
     says(page, r"Something went wrong inside \(error [0-9a-f]{8}\)")
     expect(page.locator("#run")).to_be_enabled()
+    desk.editor.offset = Offset(0.8, -0.5)
     ask(page, "<b>darker</b>")
     says(page, "Done")
+    desk.editor.offset = Offset(0.0, 0.0)
+    expect(page.locator(".warning")).to_contain_text("lies 0.9 pixels off your picture")
+    page.click("#settings > button")
+    expect(page.locator("#settings")).to_contain_text(re.compile(r"Fast · about \d+ s"))
     expect(page.locator(".checks li").first).to_contain_text("<b>darker</b>")
     shoot(page, "dark")
 

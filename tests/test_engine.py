@@ -15,6 +15,7 @@ from editor import images
 from editor.baselines import planned_nfe
 from editor.engine import INVERSION_STEPS, Editor
 from editor.judge import Judge
+from editor.registration import warning
 from editor.types import MAX_INSTRUCTION, EditError, EditRequest, SearchSettings
 from rewards.base import Check, Plan
 from rewards.vlm import Calls
@@ -71,6 +72,30 @@ def test_stop_ends_within_a_step_and_keeps_the_best(tiny_editor):
     assert seen[-1].stopped
     assert seen[-1].score == seen[-2].score
     assert seen[-1].best.tobytes() == seen[-2].best_so_far.image.tobytes()
+
+
+def test_only_the_result_is_composited_at_full_size_until_another_picture_is_asked_for(tiny_editor, monkeypatch):
+    sizes, composite = [], images.composite
+
+    def counted(source, *rest):
+        sizes.append(source.size)
+        return composite(source, *rest)
+
+    monkeypatch.setattr(images, "composite", counted)
+    large = picture(1500, 1200)
+    *_, last = tiny_editor.edit(request(image=large))
+    assert sizes == [(1500, 1200)]
+    assert last.best is last.candidates[0].image
+    assert last.roundtrip.size == images.at_most(large).size == (1024, 819)
+    assert all(max(candidate.preview.size) <= 400 for candidate in last.candidates)
+    assert last.candidates[1].image.size == (1500, 1200)
+    assert sizes.count((1500, 1200)) == 2
+
+
+def test_a_result_at_its_place_raises_no_alarm(tiny_editor):
+    *_, last = tiny_editor.edit(request())
+    assert warning(last.offset) == ""
+    assert last.offset == last.candidates[0].offset
 
 
 def test_costs_are_counted(tiny_editor):

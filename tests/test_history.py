@@ -179,6 +179,15 @@ def test_edits_survive_a_restart_with_pictures_recipe_and_report(store):
     again.close()
 
 
+def test_the_latest_edits_of_everybody_are_told_newest_first(store):
+    history, now = store
+    kept = []
+    for owner in ("ann", "bob", "ann"):
+        now[0] += 1
+        kept.append(keep(history, owner).id)
+    assert [edit.id for edit in history.latest(2)] == [kept[2], kept[1]]
+
+
 def test_owners_are_apart(store):
     history, _ = store
     edit = keep(history, "ann")

@@ -223,6 +223,13 @@ def test_fit_and_unfit_keep_the_whole_picture_and_its_size(size):
     assert images.psnr(images.to_unit(back), images.to_unit(source)) > (100 - 1e-9 if size == (128, 128) else 33)
 
 
+def test_at_most_bounds_the_longer_side_and_leaves_small_pictures_alone():
+    assert images.at_most(picture((300, 200)), 150).size == (150, 100)
+    assert images.at_most(picture((200, 300), "RGBA"), 150).mode == "RGBA"
+    small = picture((150, 100))
+    assert images.at_most(small, 150) is small
+
+
 def test_the_margin_repeats_the_edge():
     square, place = images.fit(picture((128, 64)), 128)
     assert (place.left, place.top, place.width, place.height) == (0, 32, 128, 64)
