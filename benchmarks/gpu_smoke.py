@@ -42,7 +42,7 @@ def load(editor: Editor) -> str:
     """Everything in memory."""
     models = editor.models
     models.condition(PLAN.caption), models.codec, models.vlm
-    return f"plan: {models.hardware.plan or 'everything whole'}"
+    return str(models.hardware)
 
 
 def look_ahead(editor: Editor, picture: Image.Image) -> str:

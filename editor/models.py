@@ -1,29 +1,22 @@
-"""A profile's models, each loaded once and when first asked for: `load_profile("studio").condition(prompt)`."""
+"""A profile's models, each loaded once and when first asked for: `load_profile("studio").condition(prompt)`.
+
+The libraries that they are made of take seconds to import, so these wait until then too: a page starts without them.
+"""
 
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from inspect import signature
 from pathlib import Path
 from threading import RLock
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from diffusers import FluxPipeline, FluxTransformer2DModel, SanaSprintPipeline, SanaTransformer2DModel
 
-from editor.adapters import FluxFlowMap, LatentCodec, SanaFlowMap
 from editor.hub import Hub, folders
-from editor.loaders import (
-    load_autoencoder,
-    load_flux_text,
-    load_sana_text,
-    load_time_shift,
-    load_transformer,
-    reading,
-)
 from editor.memory import QUESTIONS, MemoryPlan, choose, lower
 from editor.profiles import ASSETS, Profile, chosen
 from editor.repos import Repo
@@ -31,14 +24,17 @@ from editor.types import EditError
 from rewards.checks import Limit
 from rewards.vlm import VLM
 
+if TYPE_CHECKING:
+    from diffusers import FluxPipeline, FluxTransformer2DModel, SanaSprintPipeline, SanaTransformer2DModel
+
+    from editor.adapters import FluxFlowMap, LatentCodec, SanaFlowMap
+
 Result = TypeVar("Result")
 
 KEPT_PROMPTS = 16
 """How many prompts stay encoded."""
 TWICE = "The GPU ran out of memory twice: ask for fewer candidates, or free it."
 CPU = torch.device("cpu")
-SANA_INSTRUCTION = signature(SanaSprintPipeline.__call__).parameters["complex_human_instruction"].default
-"""What SANA-Sprint's pipeline puts before every prompt."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +59,10 @@ class Hardware:
     """A GPU of the VLM's own; None puts it beside the flow map. Gradients cross between them."""
     plan: MemoryPlan | None = None
     """None holds everything whole and differentiates it at once, as the studio does."""
+
+    def __str__(self) -> str:
+        second = f", VLM on {self.vlm_device}" if self.vlm_device else ""
+        return f"{self.device}{second}: {self.plan or 'everything whole'}"
 
 
 @dataclass
@@ -99,6 +99,11 @@ class Models:
         with self._lock:
             return self._vlm
 
+    def load(self) -> None:
+        """Load now what is not loaded yet, so that the first edit need not wait. Raises EditError."""
+        self.condition("")
+        _ = self.codec, self.vlm
+
     @property
     def rows(self) -> int | None:
         """Candidates that one backward pass may hold; flow map and codec keep to it by themselves. None: no limit."""
@@ -114,6 +119,8 @@ class Models:
         """m of the time shift of inversion and search, see `schedules.shifted`: 1 leaves the times even."""
         if self.profile.time_grid == "even":
             return 1.0
+        from editor.loaders import load_time_shift
+
         return load_time_shift(self.place.flow / "scheduler", self.profile.image_tokens)
 
     @property
@@ -135,6 +142,7 @@ class Models:
                 self.__dict__.pop(name, None)
             gc.collect()  # autograd's graphs and hooks hold one another in circles
             torch.cuda.empty_cache()
+            print(f"The GPU ran out of memory; now: {self.hardware.plan}.", file=sys.stderr)
             return self.hardware.plan
 
     def within_memory(self, work: Callable[[], Result]) -> Result:
@@ -151,6 +159,9 @@ class Models:
 
     @torch.no_grad()
     def _bind(self, prompt: str) -> FluxFlowMap | SanaFlowMap:
+        from editor.adapters import FluxFlowMap, SanaFlowMap
+        from editor.loaders import SANA_INSTRUCTION
+
         device, length = self.hardware.device, self.profile.text_tokens
         if self.profile.kind == "sana":
             sequence, mask = self._text.encode_prompt(
@@ -162,6 +173,8 @@ class Models:
 
     @cached_property
     def _transformer(self) -> FluxTransformer2DModel | SanaTransformer2DModel:
+        from editor.loaders import load_transformer
+
         at, plan = self.hardware, self.hardware.plan
         nf4 = plan is not None and plan.flow == "nf4"
         transformer = load_transformer(self.place.flow / "transformer", at.device, at.dtype, self.place.lora, nf4)
@@ -171,6 +184,9 @@ class Models:
 
     @cached_property
     def _codec(self) -> LatentCodec:
+        from editor.adapters import LatentCodec
+        from editor.loaders import load_autoencoder
+
         at, plan = self.hardware, self.hardware.plan
         vae = load_autoencoder(self.place.flow / "vae", at.device, at.dtype)
         if plan is None:
@@ -182,11 +198,15 @@ class Models:
     @cached_property
     def _text(self) -> FluxPipeline | SanaSprintPipeline:
         """The text encoders. A GPU is left to what is differentiated: a prompt is encoded once, on the CPU."""
+        from editor.loaders import load_flux_text, load_sana_text
+
         load = load_sana_text if self.profile.kind == "sana" else load_flux_text
         return load(self.place.flow, CPU, self.hardware.dtype)
 
     @cached_property
     def _vlm(self) -> VLM:
+        from editor.loaders import reading
+
         at, plan = self.hardware, self.hardware.plan
         with reading(self.place.vlm):
             return VLM.load(
@@ -199,7 +219,8 @@ def load_profile(name: str, folder: Path = ASSETS, vlm: str | None = None, hub: 
 
     `folder` holds the models that come with the repository; `vlm` is another VLM, see `profiles.chosen`. Profiles
     of the Hub take the first GPU, and the second for the VLM where there is one, and the roomiest plan that fits.
-    Raises EditError with a sentence when there is no such profile, its files are not there, or no GPU can hold it.
+    Says on standard error which plan that is. Raises EditError with a sentence when there is no such profile, its files
+    are not there, or no GPU can hold it.
     """
     profile = chosen(name, vlm)
     if not profile.repos:
@@ -209,8 +230,9 @@ def load_profile(name: str, folder: Path = ASSETS, vlm: str | None = None, hub: 
                 raise EditError(f"The models of the profile {name} are not in {part}: fetch the repository again.")
         return Models(profile, place)
     hardware = gpus(profile)
-    found = folders(profile, hub or Hub())
-    return Models(profile, placed(profile, found), hardware)
+    place = placed(profile, folders(profile, hub or Hub()))
+    print(f"{profile.name} on {hardware}.", file=sys.stderr)
+    return Models(profile, place, hardware)
 
 
 def placed(profile: Profile, found: dict[str, Path]) -> Place:

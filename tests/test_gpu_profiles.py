@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
-from diffusers import FluxTransformer2DModel
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from PIL import Image
 from safetensors.torch import save_file
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from editor import models as module
-from editor.adapters import SanaFlowMap
+from editor.adapters import FluxFlowMap, LatentCodec, SanaFlowMap
+from editor.engine import Editor
 from editor.hub import Hub
-from editor.memory import ladder
+from editor.judge import Judge
+from editor.memory import QUESTIONS, ladder
 from editor.models import Hardware, Models, Place, load_profile, placed
-from editor.profiles import PROFILES, chosen
+from editor.profiles import PROFILES
 from editor.twotime import two_time
-from editor.types import EditError
+from editor.types import EditError, EditRequest, SearchSettings
+from rewards.base import Check, Plan
+from rewards.checks import CheckReward
+from rewards.preserve import Preserve
+from rewards.vlm import Calls
 from tests.tiny_flow import CAPTION, TEXT_WIDTH, tiny_kl, tiny_text
+from tests.tiny_vlm import tiny_qwen25
 from training.flow_folder import new_vae
 
 CHANNELS = 16
+PLAN = Plan((Check("Is the rim red?"), Check("What time does the clock show?", "4:45")), CAPTION, ("a white face",))
+SMALL = SearchSettings(particles=3, steps=2, keep=1, selections=1, corrections=1)
 
 
 def dev_transformer() -> FluxTransformer2DModel:
@@ -42,7 +55,7 @@ def dev_transformer() -> FluxTransformer2DModel:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Place:
-    """FLUX.1-dev's folders, the LoRA's file and TAEF1's folder, all tiny and random."""
+    """FLUX.1-dev's folders, the LoRA's file, TAEF1's folder and a Qwen2.5-VL's, all tiny and random."""
     folder = tmp_path_factory.mktemp("dev")
     text = tiny_text()
     dev_transformer().save_pretrained(folder / "flow" / "transformer")
@@ -51,6 +64,10 @@ def place(tmp_path_factory) -> Place:
     text.clip_tokenizer.save_pretrained(folder / "flow" / "tokenizer")
     text.t5.save_pretrained(folder / "flow" / "text_encoder_2")
     text.t5_tokenizer.save_pretrained(folder / "flow" / "tokenizer_2")
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    scheduler.save_pretrained(folder / "flow" / "scheduler")
+    for part in tiny_qwen25():
+        part.save_pretrained(folder / "vlm")
     new_vae(CHANNELS, width=4).save_pretrained(folder / "draft")
     generator = torch.Generator().manual_seed(1)
     lora = {}
@@ -64,7 +81,7 @@ def place(tmp_path_factory) -> Place:
 
 def models(place: Place, **changes) -> Models:
     plan = replace(ladder(PROFILES["flux"])[2], **changes)
-    return Models(replace(PROFILES["flux"], text_tokens=32), place, Hardware(plan=plan))
+    return Models(replace(PROFILES["flux"], text_tokens=32, size=32, least_psnr=-100.0), place, Hardware(plan=plan))
 
 
 def latents(batch: int = 3) -> torch.Tensor:
@@ -121,6 +138,132 @@ def test_running_out_of_memory_takes_the_next_plan_and_then_says_so(place):
         held.tighten()
 
 
+def request() -> EditRequest:
+    picture = Image.linear_gradient("L").convert("RGB").resize((40, 32))
+    return EditRequest(image=picture, instruction="make the rim red", plan=PLAN, settings=SMALL)
+
+
+def failing(monkeypatch, times: int) -> list[weakref.ref]:
+    """Decoding runs out of memory so many times; what it was given is remembered weakly."""
+    stock, given = LatentCodec.decode, []
+
+    def decode(self, latents):
+        if len(given) == times:
+            return stock(self, latents)
+        given.append(weakref.ref(latents))
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(LatentCodec, "decode", decode)
+    return given
+
+
+def test_an_edit_that_runs_out_of_memory_goes_on_one_plan_down_with_nothing_left_behind(place, monkeypatch, capsys):
+    editor, gone = Editor(models(place)), []
+    given, stock = failing(monkeypatch, 1), Models.tighten
+
+    def tighten(self):
+        gc.collect()
+        gone.append(given[0]() is None)
+        return stock(self)
+
+    monkeypatch.setattr(Models, "tighten", tighten)
+    *_, last = editor.edit(request())
+    assert last.done
+    assert gone == [True]
+    assert editor.models.hardware.plan == ladder(PROFILES["flux"])[3]
+    assert "ran out of memory; now: flow map in bf16, VLM in bf16, draft decoder" in capsys.readouterr().err
+
+
+def test_an_edit_that_runs_out_of_memory_twice_is_one_sentence(place, monkeypatch):
+    editor, given = Editor(models(place)), failing(monkeypatch, 2)
+    with pytest.raises(EditError, match=r"^The GPU ran out of memory twice: .*\.$"):
+        list(editor.edit(request()))
+    assert len(given) == 2
+    assert editor.models.hardware.plan == ladder(PROFILES["flux"])[3]
+
+
+def test_loading_the_vlm_steps_down_too(place, monkeypatch):
+    held, tried = models(place), []
+
+    def load(times):
+        def work():
+            tried.append(held.hardware.plan)
+            if len(tried) <= times:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return held.vlm
+
+        return work
+
+    assert held.within_memory(load(1)).device == held.hardware.device
+    assert tried == list(ladder(PROFILES["flux"])[2:4])
+    with pytest.raises(EditError, match="ran out of memory twice"):
+        held.within_memory(load(9))
+
+
+def test_no_pass_of_any_network_holds_more_than_the_plan(place, monkeypatch):
+    """Flow map, decoder and VLM, forward and in the recomputation backward; the result is that of one pass."""
+    x = latents(5).requires_grad_()
+
+    def reward(held: Models) -> tuple[torch.Tensor, torch.Tensor]:
+        before = held.codec.render(latents(1))
+        judge = Judge.of(held, PLAN, latents(1), before, None, SMALL.but(jitters=1), Calls())
+        scored = judge(held.condition(CAPTION)(x, 0.3, 1.0))
+        return scored.reward, torch.autograd.grad(scored.reward.sum(), x)[0]
+
+    bounded, seen = models(place, rows=2), {"flow": [], "decoder": [], "images": [], "pairs": []}
+    vlm, transformer = bounded.vlm, bounded.condition(CAPTION).transformer
+    note = lambda _, __, given: seen["flow"].append(len(given["hidden_states"]))  # noqa: E731
+    transformer.register_forward_pre_hook(note, with_kwargs=True)
+    bounded.codec.vae.decoder.register_forward_pre_hook(lambda _, given: seen["decoder"].append(len(given[0])))
+    features, score = vlm.features, vlm.score
+
+    def see(images):
+        seen["images"].append(len(images))
+        return features(images)
+
+    def ask(parts, rows, calls=None):
+        seen["pairs"].append(len(parts.tokens) * len(rows[0]))
+        return score(parts, rows, calls)
+
+    monkeypatch.setattr(vlm, "features", see)
+    monkeypatch.setattr(vlm, "score", ask)
+    torch.testing.assert_close(reward(bounded), reward(models(place, rows=99)), rtol=1e-4, atol=1e-5)
+    assert {name: max(sizes) for name, sizes in seen.items()} == {"flow": 2, "decoder": 2, "images": 2, "pairs": 2 * 3}
+    assert bounded.limit == (2, 2 * QUESTIONS)
+
+
+class Elsewhere:
+    """A judge on a device of its own that takes images from there only."""
+
+    def __init__(self, device: str) -> None:
+        self.device = torch.device(device)
+        self.weight = torch.ones(3 * 32 * 32, 2, device=device)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        return images.to(self.device).flatten(1)
+
+    def score(self, features: torch.Tensor, rows: list, calls: Calls | None = None) -> torch.Tensor:
+        assert features.device == self.device
+        return features @ self.weight
+
+
+@pytest.mark.parametrize(("first", "second"), [("meta", "cpu"), ("cpu", "meta")])
+def test_flow_map_and_vlm_may_lie_on_different_devices_of_one_process(first, second):
+    """Fake tensors hold no numbers but refuse to mix devices; latents and gradients stay where the search has them."""
+    transformer, vae = two_time(dev_transformer()).requires_grad_(False), tiny_kl().requires_grad_(False)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        prompt = torch.zeros(1, 5, TEXT_WIDTH, device=first), torch.zeros(1, TEXT_WIDTH, device=first)
+        flow, codec = FluxFlowMap(transformer.to(first), *prompt), LatentCodec(vae.to(first), rows=2)
+        x = torch.zeros(3, CHANNELS, 4, 4, requires_grad=True)
+        checks = CheckReward(Elsewhere(second), PLAN.checks, jitters=1)
+        images = codec.decode(flow(x, 0.3, 1.0))
+        reward = checks(images) + Preserve(torch.zeros(1, 3, 32, 32))(images)
+        (gradient,) = torch.autograd.grad(reward.sum(), x)
+    assert (images.device, reward.device, gradient.device) == (x.device,) * 3
+    assert flow.transformer.device == codec.vae.device == torch.device(first)
+    assert gradient.shape == x.shape
+
+
 def test_the_studio_has_no_tighter_plan(place):
     with pytest.raises(EditError, match="fewer candidates"):
         Models(PROFILES["studio"], place).tighten()
@@ -153,6 +296,16 @@ def test_a_gpu_profile_without_a_gpu_is_one_sentence(monkeypatch):
         load_profile("flux")
 
 
+def test_the_plan_is_said_when_a_gpu_profile_is_loaded(place, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(module, "gpus", lambda profile: Hardware(torch.device("cuda", 0), plan=ladder(profile)[0]))
+    monkeypatch.setattr(module, "folders", lambda profile, hub: {repo.id: tmp_path for repo in profile.repos})
+    held = load_profile("flux", vlm=str(place.vlm))
+    assert held.place.vlm == place.vlm.resolve()
+    said = capsys.readouterr().err
+    assert said == f"flux+vlm on cuda:0: {ladder(held.profile)[0]}.\n"
+    assert "flow map in bf16, VLM in bf16, full decoder" in said
+
+
 def test_two_gpus_share_the_work(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -172,14 +325,6 @@ def test_the_parts_are_found_in_their_repositories(tmp_path):
     assert place.lora == found[profile.lora.id] / profile.lora.files[0]
     assert place.draft == tmp_path / "madebyollin/taef1"
     assert placed(PROFILES["sana"], {r.id: tmp_path for r in PROFILES["sana"].repos}).lora is None
-
-
-def test_another_vlm_can_be_chosen_but_not_for_the_studio():
-    assert chosen("flux", "Qwen/Qwen3-VL-4B-Instruct").vlm.id == "Qwen/Qwen3-VL-4B-Instruct"
-    with pytest.raises(EditError, match="its own VLM"):
-        chosen("studio", "Qwen/Qwen3-VL-4B-Instruct")
-    with pytest.raises(EditError, match="no VLM"):
-        chosen("flux", "gpt")
 
 
 def test_maps_of_one_end_say_that_they_cannot_sample_exactly():
