@@ -85,6 +85,8 @@ def _reproduce(options: argparse.Namespace) -> int:
 def _tell(options: argparse.Namespace, told: dict[str, Any]) -> int:
     """Print the report of an edit that is saved."""
     lines = [f"{c['question']} {c['expected']}: {c['before']:.0%} -> {c['after']:.0%}" for c in told["checks"]]
+    if told["warning"]:
+        print(told["warning"], file=sys.stderr)
     return _say(options, told, [*lines, f"{told['nfe']} NFE, {told['seconds']:.1f} s, saved as {options.out}"])
 
 

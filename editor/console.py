@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from editor.engine import EFFORTS
+from editor.registration import warning
 from editor.types import EditError, EditUpdate, SearchSettings
 
 SETTINGS: Mapping[str, type] = {
@@ -60,6 +61,8 @@ def report(update: EditUpdate, settings: SearchSettings, profile: str) -> dict[s
         ],
         "plan": update.plan.to_json(),
         "roundtrip_psnr": update.roundtrip_psnr,
+        "offset": update.offset,
+        "warning": warning(update.offset),
         **asdict(update.cost),
         "seed": settings.seed,
         "method": settings.method,

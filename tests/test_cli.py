@@ -13,7 +13,9 @@ from PIL import Image
 from editor import __main__ as cli
 from editor import images, recipe
 from editor.engine import Editor
+from editor.finish import Landed
 from editor.recipe import Recipe, encode_result, read_recipe, save_result
+from editor.registration import Offset
 from editor.types import EditError, EditRequest, SearchSettings
 from rewards.base import Check, Plan
 
@@ -57,7 +59,8 @@ def test_edit_writes_the_picture_with_its_recipe_and_tells_all(tiny, clock, tmp_
     )  # fmt: skip
     assert status == 0, err
     told = json.loads(out)
-    wanted = {"score", "checks", "nfe", "vlm_calls", "decodes", "seconds", "seed", "method", "profile"}
+    wanted = {"score", "checks", "nfe", "vlm_calls", "decodes", "seconds", "seed", "method", "profile", "offset"}
+    assert told["warning"] == ""
     assert wanted <= set(told)
     assert (told["seed"], told["method"]) == (9, "best-of-n")
     assert [set(c) for c in told["checks"]] == [{"question", "expected", "before", "after"}] * 2
@@ -65,6 +68,16 @@ def test_edit_writes_the_picture_with_its_recipe_and_tells_all(tiny, clock, tmp_
         assert written.size == (40, 32)
     assert read_recipe(target).plan == PLAN
     assert "edit" in err
+
+
+def test_a_result_that_lies_off_its_source_is_warned_about(tiny, clock, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Landed, "offset", lambda self: Offset(0.75, -1.0))
+    edit = ("edit", clock, "make the rim red", "-o", str(tmp_path / "out.png"), "--particles", "2", "--steps", "2")
+    status, out, err = run(capsys, *edit, "--json")
+    assert status == 0
+    assert json.loads(out)["offset"] == [0.75, -1.0]
+    assert json.loads(out)["warning"] in err
+    assert "1.2 pixels off" in err
 
 
 def test_score_prints_log_odds_and_probability(tiny, clock, capsys):
