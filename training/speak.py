@@ -69,17 +69,16 @@ def row(clock: Clock, rng: Random) -> list[Question]:
 def denied(clock: Clock, rng: Random, asked: int | None = None, looks: bool = False) -> list[Question]:
     """Ten questions about a picture that shows no time: no to every time, above all to the one that was `asked` for.
 
-    Its looks are the clock's or, without `looks`, none either.
+    Its looks are the clock's or, without `looks`, none either; of the hands nothing holds in any case.
     """
     times = [clock if rng.random() < 0.5 else language.another(clock, "time", rng) for _ in range(4)]
     if asked is not None:
         times[:2] = [language.with_time(clock, asked)] * 2
-    found = [Question(firm(c, "time", rng).text, "no") for c in times]
-    if asked is not None:
-        found[:2] = [Question(text, "no") for text in rng.sample(language.ask_if(times[0], "time"), 2)]
+    false = [Question(rng.choice(language.ask_if(c, "time")[::4]), "no") for c in times]
+    false += [Question(firm(clock, "hands", rng).text, "no") for _ in range(2)]
+    about = [firm(clock, attribute, rng) for attribute in ("rim", "background")]
     unclear = [Question(free(clock, "time", rng).text, NONE) for _ in range(2)]
-    about = [firm(clock, attribute, rng) for attribute in rng.sample(language.ATTRIBUTES, 4)]
-    return found + unclear + (about if looks else [Question(q.text, "no") for q in about])
+    return false + unclear + (about if looks else [Question(q.text, "no") for q in about])
 
 
 def planned(clock: Clock, rng: Random) -> list[Question]:
