@@ -1,9 +1,10 @@
-"""Start the page: parse flags, choose the profile, build the editor, launch; nothing else."""
+"""Start the page: parse flags, choose the profile, build the editor, launch, load the models; nothing else."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from threading import Thread
 
 from editor.engine import Editor
 from editor.runtime import prepare
@@ -60,12 +61,21 @@ def serve(desk: Desk, chosen: argparse.Namespace) -> int:
     except OSError:
         print(f"Port {chosen.port} of {chosen.host} can't be had: choose another with --port.", file=sys.stderr)
         return 2
+    Thread(target=load_models, args=(desk.editor,), daemon=True).start()
     if chosen.share and not public:
         print(NO_TUNNEL.format(address), file=sys.stderr)
     if (public or chosen.host not in ("127.0.0.1", "localhost")) and not chosen.auth:
         print(OPEN_HOUSE, file=sys.stderr)
     page.block_thread()
     return 0
+
+
+def load_models(editor: Editor) -> None:
+    """Read the models while a person looks at the page; what is wrong with them is said here and to who asks."""
+    try:
+        editor.load_models()
+    except EditError as error:
+        print(error, file=sys.stderr)
 
 
 if __name__ == "__main__":

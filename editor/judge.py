@@ -6,7 +6,7 @@ One decode serves the preview, the score and the gradient.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from PIL import Image
@@ -14,13 +14,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from editor import images
-from editor.adapters import LatentCodec
 from editor.models import Models
 from editor.types import Images, Latents, Plan, Scored, SearchSettings
 from rewards.checks import CheckReward
 from rewards.plan import keep_checks
 from rewards.preserve import Preserve, outside
 from rewards.vlm import Calls
+
+if TYPE_CHECKING:
+    from editor.adapters import LatentCodec
 
 
 class Opinion(NamedTuple):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from math import exp
 from pathlib import Path
 
@@ -40,6 +41,8 @@ from editor.types import EditError
 
 AUTOENCODERS = {cls.__name__: cls for cls in (AutoencoderDC, AutoencoderKL, AutoencoderTiny)}
 TRANSFORMERS = {cls.__name__: cls for cls in (FluxTransformer2DModel, SanaTransformer2DModel)}
+SANA_INSTRUCTION = signature(SanaSprintPipeline.__call__).parameters["complex_human_instruction"].default
+"""What SANA-Sprint's pipeline puts before every prompt."""
 Bind = Callable[[str], FluxFlowMap | SanaFlowMap]
 
 

@@ -1,5 +1,6 @@
 """The start of the page: flags, sentences and exit statuses, without a server."""
 
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +8,18 @@ import pytest
 import app
 from editor.types import EditError
 from tests.fakes import FakeEditor
+
+
+class Damaged:
+    """Models that cannot be read; knows who asked for them."""
+
+    def __init__(self):
+        self.asked, self.thread = threading.Event(), None
+
+    def __call__(self):
+        self.thread = threading.current_thread()
+        self.asked.set()
+        raise EditError("The model in vae is missing files or holds damaged ones: fetch it again.")
 
 
 @pytest.fixture
@@ -52,6 +65,15 @@ def test_flags_reach_the_launch(launched):
 def test_a_tunnel_that_cannot_be_had_is_said_and_the_page_runs(launched, capsys):
     assert launched("--share")[0] == 0
     assert "No public link could be had" in capsys.readouterr().err
+
+
+def test_the_models_are_read_once_the_page_is_there(launched, monkeypatch, capsys):
+    monkeypatch.setattr(FakeEditor, "load_models", damaged := Damaged())
+    assert launched()[0] == 0
+    assert damaged.asked.wait(10)
+    damaged.thread.join(10)
+    assert damaged.thread is not threading.current_thread()
+    assert "fetch it again" in capsys.readouterr().err
 
 
 def test_an_open_page_is_warned_about(launched, capsys):

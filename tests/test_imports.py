@@ -76,6 +76,21 @@ def test_importing_the_engine_touches_nothing(tmp_path):
     assert not (tmp_path / "no").exists()
 
 
+def test_a_page_starts_without_the_libraries_of_the_models():
+    """Diffusers, transformers and what they bring along take longer to import than everything that a page needs."""
+    heavy = ("accelerate bitsandbytes diffusers matplotlib networkx peft scipy sympy torch._dynamo torch._inductor "
+             "torchvision transformers").split()  # fmt: skip
+    code = (
+        "import sys, app\n"
+        "from editor.engine import Editor\n"
+        "assert Editor.load().profile.name == 'studio'\n"
+        f"found = [name for name in {heavy} if name in sys.modules]\n"
+        "assert not found, found\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_range_of_pixels_changes_in_one_place():
     """255 as a number stands in editor/images.py alone; recipes use it as a length."""
     holding = {
