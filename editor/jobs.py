@@ -117,10 +117,11 @@ class Jobs:
             raise EditError("This run is no longer known: look for its result in the history, or run it again.")
         return job
 
-    def active(self, owner: str) -> Job | None:
-        """The owner's latest job that is not over."""
+    def latest(self, owner: str) -> Job | None:
+        """The owner's latest job that is not over, or else the latest that is remembered."""
         with self._changed:
-            return next((job for job in reversed(self._jobs.values()) if job.owner == owner and not job.over), None)
+            newest_first = [job for job in reversed(self._jobs.values()) if job.owner == owner]
+        return max(newest_first, key=lambda job: not job.over, default=None)
 
     def stop(self, job: Job) -> None:
         """End the run within a step, keeping the best so far; a job that waits is taken out of the queue."""

@@ -83,15 +83,18 @@ class Desk:
     # ------------------------------------------------------------------------------------------- coming to the page
 
     def arrive(self, token: str, request: gr.Request) -> Iterator[Form]:
-        """Give a new browser its token, list its past edits, and find a run that is under way or a shared result."""
+        """Give a new browser its token and list its past edits; find its run or the result of that, or a shared one."""
         token = token or secrets.token_urlsafe(16)
         owner = owner_of(token, request)
-        yield {"token": token, **self._efforts(), **self._past(owner), **idle()}
-        if (job := self.jobs.active(owner)) is not None:
+        past, shared = self._past(owner), request.query_params.get("edit")
+        yield {"token": token, **self._efforts(), **past, **idle()}
+        job = self.jobs.latest(owner)
+        if job is not None and (not job.over or (job.kept in past["listed"] and not shared)):
             source, plan = job.request, show_plan(job.request.plan)
-            yield {"picture": serve(source.image), "instruction": source.instruction, **plan, **self._watched(job)}
+            about = {"job": job.id} if job.over else self._watched(job)
+            yield {"picture": serve(source.image), "instruction": source.instruction, **plan, **about}
             yield from self._watch(job, request)
-        elif shared := request.query_params.get("edit"):
+        elif shared:
             edit = self.history.get(shared)
             said = status(f"“{edit.recipe.instruction}”: a result that was shared.")
             yield {**said, **show_edit(self.history, edit, request)}

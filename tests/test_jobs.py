@@ -40,7 +40,7 @@ def test_a_job_runs_to_its_end_unwatched_and_is_kept(start):
     assert end(jobs, job).state == "done"
     assert job.update.done
     assert job.kept == "id of the edit"
-    assert jobs.active("ann") is None
+    assert jobs.latest("ann") is job
 
 
 def test_leaving_and_coming_back_finds_the_run(start):
@@ -50,9 +50,13 @@ def test_leaving_and_coming_back_finds_the_run(start):
     while next(watching).update is None:
         pass
     watching.close()
-    assert jobs.active("ann") is job
-    assert jobs.active("bob") is None
+    assert jobs.latest("ann") is job
+    assert jobs.latest("bob") is None
+    later = jobs.submit(request(), "ann")
+    assert jobs.latest("ann") is later
     assert len(end(jobs, job).update.history) == 11
+    end(jobs, later)
+    assert jobs.latest("ann") is later
 
 
 def test_stop_keeps_the_best_so_far_and_frees_the_worker(start):

@@ -219,10 +219,16 @@ def test_reloading_during_a_run_finds_it(desk, picture):
         pass
     running.close()
     assert "Ready" not in str(next(iter(desk.arrive("bob", came()))))
-    assert desk.jobs.active("browser:bob") is None
+    assert "shown" not in all_of(desk.arrive("bob", came()))
     back = all_of(desk.arrive("ann", came()))
     assert back["instruction"] == "make it dark"
     assert back["shown"]
+    again = all_of(desk.arrive("ann", came()))
+    assert (again["shown"], again["instruction"]) == (back["shown"], "make it dark")
+    assert again["run"]["interactive"]
+    assert desk.pick(click(1), again["job"], "ann", came())["shown"] != back["shown"]
+    desk.forget_all("ann", came())
+    assert "shown" not in all_of(desk.arrive("ann", came()))
 
 
 def test_stop_keeps_the_best_so_far(desk, picture):
