@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from rewards.base import Check, Plan
-from rewards.checks import LIMIT, MAX_JITTERS, CheckReward, from_log_probability, jittered, softened
+from rewards.checks import LIMIT, MAX_JITTERS, CheckReward, Limit, from_log_probability, jittered, softened
 from rewards.preserve import Preserve, outside
 from rewards.vlm import VLM, Calls
-from tests.tiny_vlm import tiny_qwen25
+from tests.tiny_vlm import tiny_qwen3, tiny_qwen25
 
 CHECKS = (
     Check("Is the rim red?", "yes", 2.0),
@@ -47,6 +47,37 @@ def test_a_batch_is_a_stack_of_singles(vlm: VLM, images: torch.Tensor, jitters: 
     reward = CheckReward(vlm, CHECKS, jitters, seed=5)
     apart = torch.cat([reward(image[None]) for image in images])
     torch.testing.assert_close(reward(images), apart, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("limit", [Limit(1, 1), Limit(2, 1), Limit(2, 4), Limit(4, 99), Limit(99, 5), Limit(99, 99)])
+@pytest.mark.parametrize("make", [tiny_qwen25, tiny_qwen3])
+def test_a_limit_cuts_the_passes_and_changes_neither_values_nor_gradients(make, limit, images, monkeypatch) -> None:
+    model, processor = make()
+    vlm, images = VLM(model.double(), processor), images.double().requires_grad_()
+    whole = CheckReward(vlm, CHECKS, jitters=1, seed=5).evaluate(images)
+    expected = torch.autograd.grad(whole.reward.sum(), images)
+    features, score, sizes = vlm.features, vlm.score, []
+
+    def see(shown: torch.Tensor) -> object:
+        assert len(shown) <= limit.images
+        return features(shown)
+
+    def ask(seen, rows, calls=None) -> torch.Tensor:  # type: ignore[no-untyped-def]
+        sizes.append(len(seen.tokens) * len(rows[0]))
+        return score(seen, rows, calls)
+
+    monkeypatch.setattr(vlm, "features", see)
+    monkeypatch.setattr(vlm, "score", ask)
+    calls = Calls()
+    parts = CheckReward(vlm, CHECKS, 1, 5, calls, limit).evaluate(images)
+    torch.testing.assert_close(parts, whole, rtol=1e-6, atol=1e-7)
+    found = torch.autograd.grad(parts.reward.sum(), images)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
+    assert max(sizes) <= max(limit.pairs, min(limit.images, 6))
+    assert calls.count == 6 * len(CHECKS), "recomputing a pass is not a call"
+    with torch.no_grad():
+        again = CheckReward(vlm, CHECKS, 1, 5, limit=limit)(images)
+        torch.testing.assert_close(again, whole.reward.detach(), rtol=1e-6, atol=1e-7)
 
 
 def test_the_gradient_reaches_the_pixels_and_the_probabilities_carry_none(vlm: VLM, images: torch.Tensor) -> None:
