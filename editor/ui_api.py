@@ -31,7 +31,7 @@ class Api:
         """
         try:
             picture = read_picture(image)
-            return self.desk.jobs.call(lambda: self.desk.editor.plan(picture, instruction)).to_json()
+            return self.desk.jobs.call(lambda: self.desk.editor.plan(picture, instruction or "")).to_json()
         except Exception as error:
             raise told(error) from error
 
@@ -58,10 +58,10 @@ class Api:
         job = None
         try:
             picture = read_picture(image)
-            settings = self.desk.editor.efforts[effort].but(seed=int(seed))
+            settings = self.desk.editor.efforts[effort].but(seed=int(seed or 0))
             todo = EditRequest(
                 image=picture,
-                instruction=instruction,
+                instruction=instruction or "",
                 plan=Plan.from_json(plan) if plan else None,
                 mask=images.load_mask(mask, picture.size) if mask else None,
                 settings=settings if strength is None else settings.but(strength=strength, times=None),
@@ -69,7 +69,7 @@ class Api:
             job = self.desk.jobs.submit(todo, _owner(request))
             for seen in self.desk.jobs.follow(job):
                 yield self._answer(seen)
-        except (EditError, ValueError) as error:
+        except Exception as error:
             raise told(error) from error
         finally:
             if job is not None and not job.over:

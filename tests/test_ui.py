@@ -17,6 +17,7 @@ from editor.recipe import read_recipe
 from editor.registration import Offset
 from editor.types import EditError, SearchSettings
 from editor.ui import build_page, launch_options
+from editor.ui_api import Api
 from editor.ui_desk import Desk
 from editor.ui_forms import EDIT_ONLY, FIRST_EFFORT, PROTECT, read_mask, read_plan, read_settings
 from editor.ui_parts import Keeper
@@ -381,6 +382,35 @@ def test_the_ancestry_marks_the_line_of_the_best():
 
 
 # ---------------------------------------------------------------------------------------------------------- interface
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"image": None}, "no picture yet"),
+        ({"image": "absent.png"}, "no file"),
+        ({"instruction": "a dog"}, "clocks only"),
+        ({"plan": {"checks": []}}, "check"),
+        ({"plan": ["x"]}, "plan"),
+        ({"plan": {"checks": [{}]}}, "needs a question"),
+        ({"mask": "absent.png"}, "no file"),
+        ({"strength": 2.0}, "strength must be above 0"),
+        ({"strength": float("nan")}, "strength must be above 0"),
+        ({"seed": -1}, "seed must be a whole number"),
+        ({"seed": 1e30}, "seed must be a whole number"),
+    ],
+)
+def test_callers_get_sentences_too(desk, picture, changes, words):
+    asked = {"image": picture, "instruction": "dark", "effort": "fast", "request": came()} | changes
+    with pytest.raises(gr.Error, match=words) as raised:
+        list(Api(desk).edit(**asked))
+    assert "error" not in str(raised.value.message)
+
+
+def test_what_callers_leave_empty_is_taken_as_unsaid(desk, picture):
+    *_, (report, png) = Api(desk).edit(picture, "dark", seed=None, effort="fast", request=came())
+    assert report["seed"] == 0
+    assert read_recipe(png)
 
 
 @pytest.fixture
