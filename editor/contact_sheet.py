@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from editor import images
 
@@ -20,7 +20,7 @@ CAPTION = 66
 """Height of a caption in pixels: four lines."""
 COLUMNS = 3
 PER_SHEET = 48
-_LETTERS = 58
+_LETTERS = 66
 """How many fit under a pair."""
 
 
@@ -63,8 +63,7 @@ def sheets(pairs: Sequence[Pair]) -> Iterator[Image.Image]:
 
 def _paste(sheet: Image.Image, path: Path, left: int, top: int) -> None:
     """A thumbnail at the foot of its square, so that captions stand right under pictures of any shape."""
-    small = images.load(path).image
-    small.thumbnail((SIDE, SIDE))
+    small = ImageOps.contain(images.load(path).image, (SIDE, SIDE))
     place = (left + (SIDE - small.width) // 2, top + SIDE - small.height)
     sheet.paste(small, place, small if "A" in small.getbands() else None)
 
