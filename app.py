@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import Thread
+from typing import TYPE_CHECKING
 
-from editor.engine import Editor
-from editor.runtime import prepare
-from editor.types import EditError
-from editor.ui import build_page, launch_options
-from editor.ui_desk import Desk
+if TYPE_CHECKING:
+    from editor.engine import Editor
+    from editor.ui_desk import Desk
 
 NO_TUNNEL = (
     "No public link could be had: the tunnel needs an internet connection to gradio.app; the page works here at {} "
@@ -39,7 +41,13 @@ def _login(text: str) -> tuple[str, str]:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Start the page and stay until it is ended; the exit status. Flags are read before anything slow is imported."""
     chosen = parse(argv)
+    with uncollected():
+        from editor.engine import Editor
+        from editor.runtime import prepare
+        from editor.types import EditError
+        from editor.ui_desk import Desk
     prepare()
     try:
         desk = Desk.open(Editor.load(chosen.profile, chosen.vlm), chosen.history)
@@ -54,6 +62,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def serve(desk: Desk, chosen: argparse.Namespace) -> int:
     """Launch the page over the desk and wait until it is ended; the exit status."""
+    from editor.ui import build_page, launch_options
+
     where = {"server_name": chosen.host, "server_port": chosen.port, "share": chosen.share, "auth": chosen.auth}
     page = build_page(desk)
     try:
@@ -72,10 +82,22 @@ def serve(desk: Desk, chosen: argparse.Namespace) -> int:
 
 def load_models(editor: Editor) -> None:
     """Read the models while a person looks at the page; what is wrong with them is said here and to who asks."""
+    from editor.types import EditError
+
     try:
         editor.load_models()
     except EditError as error:
         print(error, file=sys.stderr)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No garbage is looked for meanwhile: imports leave hardly any, and looking slows them."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 The same edit is run twice: as a person gets it, and as nothing but its calls of the flow map's network, the
 autoencoder and the VLM, forward and backward, replayed on the very inputs that the edit gave them. The overhead is the
-quotient of the two times. Preprocessing, search, pictures and bookkeeping all count as overhead. The plan is given, since
-writing it is nothing but calls of the VLM, and its prompts are encoded by then, as the editor keeps the last few.
+quotient of the two times. Preprocessing, search, pictures and bookkeeping all count as overhead. The plan is given,
+since writing it is nothing but calls of the VLM; its prompts are encoded by then, as the editor keeps the last few.
 
 On a machine with other work, heed the processor's seconds: the wall's hold what the others took.
 """

@@ -1,5 +1,6 @@
 """The start of the page: flags, sentences and exit statuses, without a server."""
 
+import gc
 import threading
 from types import SimpleNamespace
 
@@ -40,8 +41,8 @@ def launched(monkeypatch, tmp_path):
 
     def run(*argv, **launching):
         page = SimpleNamespace(launch=lambda **options: launch(**launching, **options), block_thread=lambda: None)
-        monkeypatch.setattr(app, "Editor", SimpleNamespace(load=load))
-        monkeypatch.setattr(app, "build_page", lambda desk: page)
+        monkeypatch.setattr("editor.engine.Editor.load", load)
+        monkeypatch.setattr("editor.ui.build_page", lambda desk: page)
         return app.main(["--history", str(tmp_path / "history"), *argv]), seen
 
     return run
@@ -74,6 +75,11 @@ def test_the_models_are_read_once_the_page_is_there(launched, monkeypatch, capsy
     damaged.thread.join(10)
     assert damaged.thread is not threading.current_thread()
     assert "fetch it again" in capsys.readouterr().err
+
+
+def test_garbage_is_collected_again_after_the_imports(launched):
+    assert launched()[0] == 0
+    assert gc.isenabled()
 
 
 def test_an_open_page_is_warned_about(launched, capsys):

@@ -82,6 +82,8 @@ def test_a_page_starts_without_the_libraries_of_the_models():
              "torchvision transformers").split()  # fmt: skip
     code = (
         "import sys, app\n"
+        "assert not [name for name in sys.modules if name.split('.')[0] in ('editor', 'gradio', 'torch')]\n"
+        "import editor.ui, editor.ui_desk\n"
         "from editor.engine import Editor\n"
         "assert Editor.load().profile.name == 'studio'\n"
         f"found = [name for name in {heavy} if name in sys.modules]\n"
