@@ -37,11 +37,11 @@ from editor.types import (
 from rewards.plan import TEMPLATES, Refused, plan
 from rewards.vlm import Calls
 
-_STUDIED = SearchSettings(strength=0.75, renoise=0.15, noise=0.05, guidance=3.0)
+_STUDIED = SearchSettings(strength=0.9, renoise=0.6, noise=0.4, guidance=1.2, preserve=1.0, jitters=2)
 EFFORTS: Mapping[str, SearchSettings] = {
-    "fast": _STUDIED.but(particles=4, steps=4, corrections=2),
-    "balanced": _STUDIED.but(particles=6, steps=5, corrections=3),
-    "thorough": _STUDIED.but(particles=8, steps=8, corrections=4),
+    "fast": _STUDIED.but(particles=4, steps=5, corrections=2),
+    "balanced": _STUDIED.but(particles=6, steps=8, corrections=3),
+    "thorough": _STUDIED.but(particles=8, steps=10, corrections=4),
 }
 """Presets of the page and the command line, by name."""
 INVERSION_STEPS = 8
