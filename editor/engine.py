@@ -37,7 +37,7 @@ from editor.types import (
 from rewards.plan import TEMPLATES, Refused, plan
 from rewards.vlm import Calls
 
-_STUDIED = SearchSettings(strength=0.9, renoise=0.6, noise=0.4, guidance=1.2, preserve=1.0, jitters=2)
+_STUDIED = SearchSettings(strength=0.85, renoise=0.6, noise=0.4, guidance=1.5, preserve=0.3, jitters=2)
 EFFORTS: Mapping[str, SearchSettings] = {
     "fast": _STUDIED.but(particles=4, steps=5, corrections=2),
     "balanced": _STUDIED.but(particles=6, steps=8, corrections=3),
