@@ -6,7 +6,7 @@ Every function raises EditError with one sentence when files are missing, torn o
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from inspect import signature
 from math import exp
@@ -35,7 +35,6 @@ from transformers import (
     T5TokenizerFast,
 )
 
-from editor.adapters import FluxFlowMap, SanaFlowMap
 from editor.twotime import MARK, load_flow_map_lora, load_two_time
 from editor.types import EditError
 
@@ -43,7 +42,6 @@ AUTOENCODERS = {cls.__name__: cls for cls in (AutoencoderDC, AutoencoderKL, Auto
 TRANSFORMERS = {cls.__name__: cls for cls in (FluxTransformer2DModel, SanaTransformer2DModel)}
 SANA_INSTRUCTION = signature(SanaSprintPipeline.__call__).parameters["complex_human_instruction"].default
 """What SANA-Sprint's pipeline puts before every prompt."""
-Bind = Callable[[str], FluxFlowMap | SanaFlowMap]
 
 
 def load_transformer(

@@ -14,11 +14,12 @@ PIXEL_TOLERANCE = 0.1
 
 @dataclass(frozen=True)
 class Preserve:
-    """-MSE / (2 tolerance^2): the mean log-density of N(source, tolerance^2), up to a constant; a `Reward`.
+    """-mean of e^2 / (e^2 + tolerance^2), e^2 a place's squared deviation, averaged over its channels; a `Reward`.
 
-    A deviation of one tolerance everywhere costs 1/2, of two tolerances 2, as many nats of a check's
-    log-odds. The mean is over all values, weighted by `weight`; so the cost doesn't grow with
-    the size of the image or of what must stay.
+    A deviation of one tolerance everywhere costs 1/2 and none costs more than 1, as many nats of a check's
+    log-odds: what must change may change altogether, and all the rest is held (Geman and McClure's robust error). With
+    the plain square, a weight that kept hands crisp forbade another background, which changes many pixels by much.
+    The mean is weighted by `weight`; so the cost doesn't grow with the size of the image or of what must stay.
 
     `source` and what it is compared with are of one kind: images in [0, 1], or latents in the flow
     map's scale, whose tolerance is best a stated share of their standard deviation.
@@ -42,12 +43,11 @@ class Preserve:
     def __call__(self, images: Float[Tensor, "batch c h w"]) -> Float[Tensor, " batch"]:
         """Zero for the source itself, below for everything else."""
         squares = (images - self.source.to(images)).square().mean(1, keepdim=True)
+        cost = squares / (squares + self.tolerance**2)
         if self.weight is None:
-            mse = squares.mean((1, 2, 3))
-        else:
-            weight = self.weight.to(images)
-            mse = (squares * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))
-        return -mse / (2 * self.tolerance**2)
+            return -cost.mean((1, 2, 3))
+        weight = self.weight.to(images)
+        return -(cost * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))
 
 
 def outside(mask: Float[Tensor, "#batch 1 height width"], size: tuple[int, int]) -> Float[Tensor, "#batch 1 h w"]:

@@ -145,16 +145,20 @@ def test_nonsense_is_refused(vlm: VLM) -> None:
             CheckReward(vlm, CHECKS, jitters)
 
 
-def test_preserve_costs_half_a_nat_for_one_tolerance(images: torch.Tensor) -> None:
+def test_preserve_costs_half_a_nat_for_one_tolerance_and_never_more_than_one(images: torch.Tensor) -> None:
     reward = Preserve(images[:1], tolerance=0.1)
     assert reward(images[:1]).item() == 0.0
     torch.testing.assert_close(reward(images[:1] + 0.1), torch.tensor([-0.5]))
-    torch.testing.assert_close(reward(images[:1] - 0.2), torch.tensor([-2.0]))
+    torch.testing.assert_close(reward(images[:1] - 0.2), torch.tensor([-0.8]))
+    torch.testing.assert_close(reward(images[:1] + 100), torch.tensor([-1.0]), atol=1e-5, rtol=0)
     torch.testing.assert_close(reward(images), torch.cat([reward(i[None]) for i in images]))
-    moved = images.clone().requires_grad_()
+    moved = images.double().requires_grad_()
     reward(moved)[1].backward()
     assert moved.grad is not None
-    torch.testing.assert_close(moved.grad[1], (images[0] - images[1]) / (0.01 * images[0].numel()))
+    apart = images[0].double() - images[1].double()
+    squares = apart.square().mean(0)
+    expected = apart * 2 * 0.01 / (squares + 0.01).square() / apart.numel()
+    torch.testing.assert_close(moved.grad[1], expected)
     assert not moved.grad[0].any()
 
 

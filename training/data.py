@@ -1,21 +1,25 @@
-"""Rendered pictures on disk, once for all trainings: `python -m training.data --count 60000`.
+"""Rendered pictures on disk, once for all trainings: `python -m training.data --count 60000 --mixed 10000`.
 
 A plain array of 8-bit pixels beside the seeds it stands for (row i is seed TRAIN + i); rendering goes on where it
-stopped. 60,000 pictures take 2.9 GB under `runs/`.
+stopped. 60,000 pictures take 2.9 GB under `runs/`. Those with mixed colours (`training.mixes`) stand in a folder of
+their own.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from training.clock_world import CLOCKS
+from training.mixes import mixed
 from training.world import TRAIN
 
 RUNS = Path("runs")
+MIXED = RUNS / "mixed"
 CHUNK = 1000
 
 
@@ -24,15 +28,22 @@ def render_chunk(first: int) -> np.ndarray:
     return np.stack([np.asarray(CLOCKS.render(CLOCKS.sample(TRAIN + first + i))) for i in range(CHUNK)])
 
 
-def render_all(count: int, workers: int, folder: Path = RUNS / "clocks") -> None:
+def render_mixed(first: int) -> np.ndarray:
+    """The same clocks with colours between two names."""
+    return np.stack([np.asarray(CLOCKS.render(mixed(CLOCKS.sample(TRAIN + first + i)))) for i in range(CHUNK)])
+
+
+def render_all(
+    count: int, workers: int, folder: Path = RUNS / "clocks", chunk: Callable[[int], np.ndarray] = render_chunk
+) -> None:
     """Write chunks until `count` pictures exist; finished chunks are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     missing = [first for first in range(0, count, CHUNK) if not (folder / f"{first:08d}.npy").exists()]
     with ProcessPoolExecutor(workers) as pool:
-        for first, chunk in zip(missing, pool.map(render_chunk, missing), strict=True):
+        for first, pixels in zip(missing, pool.map(chunk, missing), strict=True):
             partial = folder / f"{first:08d}.partial"
             with partial.open("wb") as file:
-                np.save(file, chunk)
+                np.save(file, pixels)
             partial.rename(folder / f"{first:08d}.npy")
             print(f"{first + CHUNK} of {count} pictures", flush=True)
 
@@ -56,6 +67,8 @@ class Pictures:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=60_000)
+    parser.add_argument("--mixed", type=int, default=0, help="pictures with colours between two names")
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     render_all(arguments.count, arguments.workers)
+    render_all(arguments.mixed, arguments.workers, MIXED, render_mixed)

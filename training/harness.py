@@ -73,6 +73,8 @@ class Run:
     images: int = 0
     seconds: float = 0.0
     average: dict[str, Tensor] = field(default_factory=dict)
+    recent: list[dict[str, float]] = field(default_factory=list)
+    """Figures of the steps since the last ones were printed."""
 
     def __post_init__(self) -> None:
         self.rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
@@ -107,6 +109,23 @@ class Run:
         parameters = dict(self.modules.named_parameters())
         names = list(self.average)
         torch._foreach_lerp_([self.average[n] for n in names], [parameters[n].detach() for n in names], 1 - decay)
+
+    def tell(self, every: int, **figures: float) -> None:
+        """Remember this step's figures; every so many steps save, and print their means.
+
+        Raises FloatingPointError where one is no longer a number: what was saved before it is still good.
+        """
+        self.recent.append(figures)
+        if self.step % every:
+            return
+        means = {name: mean(row[name] for row in self.recent) for name in figures}
+        self.recent.clear()
+        broken = [name for name, value in means.items() if not math.isfinite(value)]
+        if broken:
+            raise FloatingPointError(f"No longer a number: {', '.join(broken)}. Resume at a lower rate of learning.")
+        self.save()
+        text = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
+        print(f"{self.folder.name}: {self.images} images, {self.seconds:.0f} s, {text}", flush=True)
 
     def save(self) -> None:
         """Write the checkpoint, in the first process alone; a stop while writing loses nothing."""

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training import clocks, finds
-from training.data import RUNS, Pictures
+from training.data import MIXED, RUNS, Pictures
+from training.mixes import mixed
 from training.world import TRAIN
 
 
@@ -26,9 +27,9 @@ class Shown(NamedTuple):
     theta: Tensor
     """(B, 2, 3): where each place of a picture was before it was moved; sides run from -1 to 1."""
 
-    def since(self, first: int) -> Shown:
-        """All but the first few."""
-        return Shown(self.scenes[first:], self.images[first:], self.theta[first:])
+    def only(self, rows: list[int]) -> Shown:
+        """These pictures alone."""
+        return Shown([self.scenes[i] for i in rows], self.images[rows], self.theta[rows])
 
 
 def augment(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -57,14 +58,17 @@ def augment(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]
 class Source:
     """Batches of pictures with their clocks.
 
-    A third are seen through the autoencoder, an eighth are what searches have shown, once those are on disk.
+    A third are seen through the autoencoder, a sixth have colours between two names, an eighth are what searches have
+    shown, once those are on disk.
     """
 
     def __init__(self) -> None:
         self.clear = Pictures()
         decoded = RUNS / "decoded"
         self.decoded = Pictures(decoded) if decoded.exists() else None
+        self.mixed = Pictures(MIXED) if MIXED.exists() else None
         self.clock = lru_cache(maxsize=200_000)(clocks.sample)
+        self.mixed_clock = lru_cache(maxsize=50_000)(lambda seed: mixed(clocks.sample(seed)))
         found = finds.load()
         self.timed = [f for f in found if f.minutes != finds.TIMELESS]
         self.timeless = [f for f in found if f.minutes == finds.TIMELESS]
@@ -72,14 +76,19 @@ class Source:
     def batch(self, size: int, generator: torch.Generator) -> Shown:
         """So many pictures, drawn and moved with `generator`."""
         some = size // 3 if self.decoded else 0
+        between = size // 6 if self.mixed else 0
         few = size // 8 if self.timed else 0
-        rows = torch.randint(len(self.clear), (size - some - few,), generator=generator).numpy()
+        rows = torch.randint(len(self.clear), (size - some - between - few,), generator=generator).numpy()
         pixels, seeds = [self.clear[rows]], rows.tolist()
         if some:
             more = torch.randint(len(self.decoded), (some,), generator=generator).numpy()
             pixels.append(self.decoded[more])
             seeds += more.tolist()
         scenes = [self.clock(TRAIN + seed) for seed in seeds]
+        if between:
+            mixes = torch.randint(len(self.mixed), (between,), generator=generator).numpy()
+            pixels.append(self.mixed[mixes])
+            scenes += [self.mixed_clock(TRAIN + seed) for seed in mixes.tolist()]
         if few:
             drawn = [self.timed[i] for i in torch.randint(len(self.timed), (few,), generator=generator).tolist()]
             pixels.append(np.stack([f.pixels for f in drawn]))

@@ -7,6 +7,7 @@ which hand: without the second, a tower takes several times as many pictures to 
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +18,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from rewards.preprocess import pixel_patches
 from rewards.vlm import VLM, Features
 from training import clocks
-from training.harness import Run, mean, optimizers
+from training.attack import attacked
+from training.harness import Run, optimizers
 from training.pictures import Shown, Source
 
 ATTRIBUTES = {
@@ -36,6 +38,8 @@ ATTRIBUTES = {
 """What the heads name, with the number of values."""
 ROUND = {"minute": 1.0, "hour hand": 1.0}
 """Attributes whose values stand in a circle, with the width in values of what counts as nearly right."""
+SLIGHT = ("marks", "second_hand")
+"""Attributes that hang on so few pixels that a small change may make them other ones."""
 HANDS, CELLS, PATCHES = 3, 4, 8
 """Hour, minute and second hand; each patch tells them in CELLS x CELLS cells; a picture has PATCHES x PATCHES."""
 
@@ -130,24 +134,32 @@ def see_loss(logits: dict[str, Tensor], where: Tensor, shown: Shown) -> tuple[Te
     return total / len(logits) + 5 * dense, told | {"hands' places": float(dense.detach())}
 
 
-def learn_to_see(vlm: VLM, folder: Path, total: int, batch: int = 96, lr: float = 1.5e-3) -> Sight:
+def learn_to_see(vlm: VLM, folder: Path, total: int, batch: int = 48, lr: float = 1.5e-3) -> Sight:
     """Train the vision tower until `total` pictures were seen; goes on from a checkpoint in `folder`."""
     vlm.model.model.visual.train().requires_grad_(True)
     sight = Sight(vlm)
     run = Run(folder, nn.ModuleDict({"sight": sight}), optimizers(sight, lr), seed=1)
-    source, recent = Source(), []
+    source = Source()
     while run.images < total:
-        shown = source.batch(batch, run.generator())
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            _, logits, where = sight(shown.images)
+        generator = run.generator()
+        shown = source.batch(batch, generator)
+        hard = attacked(shown.images, partial(_firm_loss, sight, shown), generator)
+        logits, where = _seen(sight, hard)
         value, told = see_loss(logits, where, shown)
         run.advance(value, batch, run.images / total)
-        recent.append({"loss": float(value.detach())} | told)
-        if run.step % 50 == 0:
-            run.save()
-            text = ", ".join(f"{k} {mean(r[k] for r in recent):.3f}" for k in recent[0])
-            print(f"see: {run.images} images, {run.seconds:.0f} s, {text}", flush=True)
-            recent.clear()
+        run.tell(50, loss=float(value.detach()), **told)
     run.save()
     run.averaged()
     return sight
+
+
+def _firm_loss(sight: Sight, shown: Shown, images: Tensor) -> Tensor:
+    """What an attack raises. It may not aim at what a small change truly changes."""
+    logits, where = _seen(sight, images)
+    return see_loss({name: found for name, found in logits.items() if name not in SLIGHT}, where, shown)[0]
+
+
+def _seen(sight: Sight, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        _, logits, where = sight(images)
+    return logits, where

@@ -8,7 +8,8 @@ is false, and clocks with two times at once or without a hand, which show no tim
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
+from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
 from random import Random
 
@@ -22,14 +23,16 @@ from rewards.prompt import Question
 from rewards.vlm import VLM, Features
 from training import clock_language as language
 from training import clocks
-from training.clocks import Clock
-from training.harness import Run, mean, optimizers
+from training.attack import attacked
+from training.clocks import PARTS, Clock
+from training.harness import Run, optimizers
+from training.mixes import clear, runner_up
 from training.pictures import Source, spoil
 from training.see import Sight, see_loss
 from training.world import TRAIN
 
 NONE = "none"
-"""The time of a picture that shows none."""
+"""The time of a picture that shows none, and the colour of what is between two names."""
 SEEING = 0.3
 """Weight of the first stage's loss beside the answers': the tower stays as sharp as it was."""
 
@@ -45,9 +48,17 @@ def corpus(count: int = 6000) -> Iterator[str]:
 
 
 def firm(clock: Clock, attribute: str, rng: Random) -> Question:
-    """A yes/no question, mostly in the words of a plan's checks or in those that ask what must stay."""
+    """A yes/no question, mostly in the words of a plan's checks or in those that ask what must stay.
+
+    A colour between two names has neither; one that has a name is asked for by the next nearest more often than others.
+    """
     true = rng.random() < 0.5
-    asked = language.ask_if(clock if true else language.another(clock, attribute, rng), attribute)
+    meant = clock if true else language.another(clock, attribute, rng)
+    if attribute in PARTS:
+        if not true and rng.random() < 0.3:
+            meant = replace(clock, **{attribute: runner_up(clock, attribute)})
+        true = true and clear(clock, attribute)
+    asked = language.ask_if(meant, attribute)
     kept = next(text for text in asked if text.startswith("Does the picture show"))
     words = (asked[0], kept, rng.choice(asked))
     return Question(rng.choices(words, (5, 3, 2))[0], "yes" if true else "no")
@@ -56,7 +67,9 @@ def firm(clock: Clock, attribute: str, rng: Random) -> Question:
 def free(clock: Clock, attribute: str, rng: Random) -> Question:
     """An open question, mostly in a plan's words."""
     forms = language.open_questions(attribute)
-    return Question(forms[0] if rng.random() < 0.7 else rng.choice(forms), language.value(clock, attribute))
+    named = attribute not in PARTS or clear(clock, attribute)
+    answer = language.value(clock, attribute) if named else NONE
+    return Question(forms[0] if rng.random() < 0.7 else rng.choice(forms), answer)
 
 
 def row(clock: Clock, rng: Random) -> list[Question]:
@@ -114,51 +127,53 @@ def asked_and_answered(vlm: VLM, seen: Features, rows: list[list[Question]]) -> 
     return vlm.log_likelihoods(hidden, packed, true.shape), F.cross_entropy(logits, packed.ids[image, at + 1])
 
 
-def learn_to_speak(vlm: VLM, sight: Sight, folder: Path, total: int, batch: int = 32, lr: float = 1.2e-3) -> None:
+def learn_to_speak(vlm: VLM, sight: Sight, folder: Path, total: int, batch: int = 24, lr: float = 1.2e-3) -> None:
     """Train the whole model until `total` pictures were seen: ten questions each, and plans for a quarter of them.
 
-    Plans go in rows of their own, since padding and attention grow with the longest question of a row.
+    Plans go in rows of their own, since padding and attention grow with the longest question of a row. The pictures of
+    that quarter are clear; all others are attacked (`training.attack`) to raise the answers' loss.
     """
     vlm.model.train().requires_grad_(True)
     vlm.prompter.split = lru_cache(maxsize=100_000)(vlm.prompter.split)
     tuned = optimizers(vlm.text, lr) + optimizers(sight, 0.4 * lr)
     run = Run(folder, nn.ModuleDict({"model": vlm.model, "sight": sight}), tuned, seed=2)
-    source, recent, few = Source(), [], batch // 16
+    source, calm, few = Source(), batch // 4, batch // 16
+    spoilt, dark = slice(calm, calm + few), slice(calm + few, calm + 3 * few)
+    honest = [*range(calm), *range(calm + 3 * few, batch)]
     while run.images < total:
         generator = run.generator()
         rng = Random(int(torch.randint(2**31, (), generator=generator)))
         shown = source.batch(batch, generator)
-        shown.images[:few] = spoil(shown.images[:few], generator)
-        dark = slice(few, 3 * few)
+        shown.images[spoilt] = spoil(shown.images[spoilt], generator)
         shown.scenes[dark], asked, shown.images[dark] = source.without_time(shown.scenes[dark], generator)
-        rows = [denied(s, rng) for s in shown.scenes[:few]]
-        rows += [denied(s, rng, a, looks=True) for s, a in zip(shown.scenes[dark], asked, strict=True)]
-        rows += [row(s, rng) for s in shown.scenes[3 * few :]]
-        first = batch - batch // 4
-        plans = [planned(scene, rng) for scene in shown.scenes[first:]]
+        rows = [row(s, rng) for s in shown.scenes]
+        rows[spoilt] = [denied(s, rng) for s in shown.scenes[spoilt]]
+        rows[dark] = [denied(s, rng, a, looks=True) for s, a in zip(shown.scenes[dark], asked, strict=True)]
+        plans = [planned(scene, rng) for scene in shown.scenes[:calm]]
+        shown.images[calm:] = attacked(shown.images[calm:], partial(_answers_loss, vlm, sight, rows[calm:]), generator)
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             seen, logits, where = sight(shown.images)
             short, true = asked_and_answered(vlm, seen, rows)
-            long = vlm.score(Features(seen.tokens[first:], (), seen.grid), plans)
-        clear = {name: found[3 * few :] for name, found in logits.items()}
-        sharp, told = see_loss(clear, where[3 * few :], shown.since(3 * few))
+            long = vlm.score(Features(seen.tokens[:calm], (), seen.grid), plans)
+        named = {name: found[honest] for name, found in logits.items()}
+        sharp, told = see_loss(named, where[honest], shown.only(honest))
         value = 2 * per_token(short, rows) + 0.5 * per_token(long, plans) + true + SEEING * sharp
         run.advance(value, batch, run.images / total)
-        recent.append(
-            _nats(short.detach(), 3 * few)
-            | {"plan": -float(long.detach().mean()), "a true word": float(true.detach()), "seeing": told["minute ±3"]}
-        )
-        if run.step % 50 == 0:
-            run.save()
-            text = ", ".join(f"{k} {mean(r[k] for r in recent):.3f}" for k in recent[0])
-            print(f"speak: {run.images} images, {run.seconds:.0f} s, nats an answer: {text}", flush=True)
-            recent.clear()
+        short = short.detach()
+        fooled = {"hard to fool": -float(short[calm : calm + 3 * few].mean())}
+        plan = {"plan": -float(long.detach().mean()), "a true word": float(true.detach()), "seeing": told["minute ±3"]}
+        run.tell(50, **_nats(short[:calm]), **_nats(short[calm + 3 * few :], ", attacked"), **fooled, **plan)
     run.save()
     run.averaged()
 
 
-def _nats(short: Tensor, first: int) -> dict[str, float]:
-    """Nats an answer of each kind in rows of `row`, and of the pictures before `first`."""
+def _answers_loss(vlm: VLM, sight: Sight, rows: list[list[Question]], images: Tensor) -> Tensor:
+    """What an attack raises."""
+    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        return per_token(vlm.score(sight(images)[0], rows), rows)
+
+
+def _nats(short: Tensor, suffix: str = "") -> dict[str, float]:
+    """Nats an answer of each kind in rows of `row`."""
     kinds = {"time": slice(0, 1), "is it H:MM": slice(1, 4), "looks, yes or no": slice(4, 8), "looks": slice(8, 10)}
-    found = {name: -float(short[first:, where].mean()) for name, where in kinds.items()}
-    return found | {"hard to fool": -float(short[:first].mean())}
+    return {name + suffix: -float(short[:, where].mean()) for name, where in kinds.items()}

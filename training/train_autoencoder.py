@@ -9,6 +9,7 @@ pull towards unit variance make them a good space for a flow: neighbours decode 
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from editor.runtime import prepare
 from training.clock_world import CLOCKS
 from training.data import RUNS, Pictures
 from training.flow_folder import new_vae
-from training.harness import Run, mean
+from training.harness import Run
 from training.world import TEST
 
 BATCH = 16
@@ -68,20 +69,14 @@ def train(total: int, lr: float, start: Path | None = None) -> AutoencoderTiny:
     vae.encoder.requires_grad_(start is None)
     optimizer = torch.optim.AdamW(trained.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=1e-4)
     run = Run(RUNS / ("autoencoder" if start is None else "decoder"), nn.ModuleDict({"vae": vae}), [optimizer])
-    pictures, recent = Pictures(), []
+    pictures = Pictures()
     while run.images < total:
         generator = run.generator()
         rows = torch.randint(len(pictures), (BATCH,), generator=generator).numpy()
         images = to_signed(pictures[rows]).contiguous(memory_format=torch.channels_last)
         value, squared = loss(vae, images, generator)
         run.advance(value, BATCH, run.images / total)
-        recent.append(float(squared.detach()))
-        if run.step % 250 == 0:
-            run.save()
-            print(
-                f"{run.images} images, {run.seconds:.0f} s, train {-10 * np.log10(mean(recent) / 4):.2f} dB", flush=True
-            )
-            recent.clear()
+        run.tell(250, dB=-10 * math.log10(float(squared.detach()) / 4))
     run.save()
     run.averaged()
     return vae

@@ -8,7 +8,6 @@ X_{u,t}(X_{s,u}(x)) = X_{s,t}(x)), the two being made by the average of its weig
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 from random import Random
 
@@ -25,7 +24,7 @@ from training import clocks
 from training.clock_world import CLOCKS
 from training.data import RUNS, Pictures
 from training.flow_folder import TextEncoders, new_text_encoders, new_transformer, save_pipeline
-from training.harness import Run, mean, optimizers
+from training.harness import Run, optimizers
 from training.train_autoencoder import to_signed
 from training.world import TRAIN
 
@@ -193,7 +192,6 @@ def train(
     )
     empty = network.text.tokens([""])
     run = Run(FOLDER, network.modules, optimizers(network.modules, lr), decay=0.9995)
-    recent = []
     while run.images < total:
         generator = run.generator()
         rows = torch.randint(len(latents), (batch,), generator=generator)
@@ -206,16 +204,7 @@ def train(
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             value, matched, distilled = loss(network, run.average, x1, ids, off, generator)
         run.advance(value, batch, run.images / total)
-        recent.append((matched, distilled))
-        if run.step % 100 == 0:
-            run.save()
-            a, b = (mean(r[k] for r in recent) for k in (0, 1))
-            print(f"{run.images} images, {run.seconds:.0f} s, flow matching {a:.4f}, jumps {b:.5f}", flush=True)
-            recent.clear()
-            if not math.isfinite(a):
-                raise FloatingPointError(
-                    "The loss is no longer a number: resume from an older checkpoint at a lower rate."
-                )
+        run.tell(100, **{"flow matching": matched, "jumps": distilled})
     run.save()
     run.averaged()
     return network, vae

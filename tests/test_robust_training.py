@@ -1,0 +1,82 @@
+"""What makes the studio's VLM hard to fool: attacks within a bound, and colours that no name fits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+
+from training import clock_language as language
+from training import clocks, speak
+from training.attack import REACH, attacked
+from training.clocks import COLOURS, PARTS
+from training.mixes import clear, drawn, mixed, nearest, runner_up
+from training.world import TRAIN
+
+
+def test_an_attack_raises_the_loss_within_its_reach() -> None:
+    images = torch.full((64, 3, 8, 8), 0.5)
+    weight = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = attacked(images, lambda x: (x * weight).sum(), torch.Generator().manual_seed(1), reach=0.5, steps=3)
+    change = (found - images).flatten(1)
+    length = change.norm(dim=1)
+    assert length.max() <= 0.5 + 1e-5
+    assert length.min() < 0.1 < 0.4 < length.max()
+    towards = change @ weight.flatten() / (length * weight.norm())
+    assert (towards[length > 0.05] > 0.9).all()
+    assert not found.requires_grad
+
+
+def test_an_attack_leaves_no_gradient_behind_and_stays_in_range() -> None:
+    layer = torch.nn.Linear(3, 1)
+    images = torch.rand(4, 3, 8, 8)
+    found = attacked(images, lambda x: layer(x.mean((2, 3))).mean(), torch.Generator().manual_seed(1), reach=5.0)
+    assert layer.weight.grad is None
+    assert found.min() >= 0
+    assert found.max() <= 1
+
+
+def test_an_attack_cannot_move_the_hands() -> None:
+    for seed in range(TRAIN, TRAIN + 40):
+        clock = clocks.sample(seed)
+        pair = [clocks.render(c) for c in (clock, language.with_time(clock, clock.minutes + 1))]
+        here, there = (np.asarray(picture, np.float32) / 255 for picture in pair)
+        assert np.linalg.norm(here - there) > 1.5 * REACH
+
+
+def test_the_clocks_of_the_world_have_clear_colours_and_many_mixed_ones_have_not() -> None:
+    shown = [clocks.sample(seed) for seed in range(TRAIN, TRAIN + 200)]
+    assert all(clear(clock, part) for clock in shown for part in PARTS)
+    unclear = sum(not all(clear(clock, part) for part in PARTS) for clock in map(mixed, shown))
+    assert 60 < unclear < 180
+
+
+def test_a_mixed_clock_is_named_by_the_nearest_colour() -> None:
+    for seed in range(TRAIN, TRAIN + 100):
+        clock = mixed(clocks.sample(seed))
+        assert clock == mixed(clocks.sample(seed))
+        for part in PARTS:
+            own, second = (math.dist(COLOURS[name], drawn(clock, part)) for name in nearest(drawn(clock, part))[:2])
+            assert nearest(drawn(clock, part))[:2] == [getattr(clock, part), runner_up(clock, part)]
+            assert clear(clock, part) == (own <= 0.35 * (own + second))
+        even = replace(clock, light=(0.0, 0.0), shadow=(0.0, 0.0, 0.0))
+        shown = np.median(np.asarray(clocks.render(even))[:6].reshape(-1, 3), 0)
+        assert math.dist(shown, drawn(clock, "background")) < 6
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_no_name_is_true_of_a_colour_between_two(part: str) -> None:
+    rng = Random(0)
+    shown = [mixed(clocks.sample(seed)) for seed in range(TRAIN, TRAIN + 400)]
+    between = [clock for clock in shown if not clear(clock, part)]
+    assert len(between) > 20
+    assert {speak.firm(clock, part, rng).answer for clock in between} == {"no"}
+    assert {speak.free(clock, part, rng).answer for clock in between} == {speak.NONE}
+    named = [clock for clock in shown if clear(clock, part)]
+    asked = [(clock, speak.firm(clock, part, rng)) for clock in named]
+    assert 0.35 < sum(q.answer == "yes" for _, q in asked) / len(asked) < 0.65
+    assert all((f" {getattr(clock, part)}" in q.text) == (q.answer == "yes") for clock, q in asked)
