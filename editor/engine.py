@@ -233,8 +233,11 @@ class _Progress:
     best: Candidate | None = None
 
     def __post_init__(self) -> None:
-        before, mask = self.inverted.before[0].cpu(), self.request.mask
-        self.canvas = Canvas(self.request.image, before, self.inverted.placement, mask)
+        before, mask, place = self.inverted.before[0].cpu(), self.request.mask, self.inverted.placement
+        self.canvas = Canvas(self.request.image, before, place, mask)
+        if self.judge.focus is not None:
+            shown = images.spotlight(images.at_most(self.request.image), self.judge.focus[0], place)
+            self.update = replace(self.update, focus=shown)
 
     def after(self, step: Step) -> EditUpdate:
         """The update that tells of a step."""

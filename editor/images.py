@@ -25,8 +25,8 @@ from editor.types import EditError
 
 __all__ = [
     "Loaded", "Placement", "Source", "at_most", "composite", "difference", "feathered", "fingerprint", "fit",
-    "inverted", "load", "load_mask", "painted_mask", "psnr", "read", "to_mask", "to_pil", "to_png", "to_thumbnail",
-    "to_unit", "unfit",
+    "inverted", "load", "load_mask", "painted_mask", "psnr", "read", "spotlight", "to_mask", "to_pil", "to_png",
+    "to_thumbnail", "to_unit", "unfit",
 ]  # fmt: skip
 
 
@@ -195,6 +195,13 @@ def _to_size(maps: Tensor, place: Placement, size: tuple[int, int]) -> Tensor:
 def unfit(edited: Tensor, place: Placement, source: Image.Image) -> Image.Image:
     """A model's square (3, S, S) as an RGB image of the source's exact size, with nothing of the source in it."""
     return to_pil(_to_size(edited, place, source.size))
+
+
+def spotlight(source: Image.Image, lit: Tensor, place: Placement) -> Image.Image:
+    """The picture, RGB, dimmed to a quarter where a map (1, S, S) in [0, 1] of the model's square is zero."""
+    share = 0.25 + 0.75 * _to_size(lit.cpu(), place, source.size).clamp(0, 1)
+    pixels = torch.from_numpy(np.array(source.convert("RGB"), dtype=np.float32)).permute(2, 0, 1) / 255
+    return to_pil(pixels * share)
 
 
 # -------------------------------------------------------------------------------------------------------- compositing

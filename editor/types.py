@@ -125,6 +125,9 @@ class SearchSettings:
     """Sampling resamples that many times, after evenly spaced steps, whatever the effective size; None heeds `ess`."""
     preserve: float = 0.15
     """Weight of closeness to the source beside the checks; see `rewards.preserve`."""
+    focus: float = 0.0
+    """Share in [0, 1] by which places that the checks look at are let off closeness to the source, where no mask
+    says what may change; see `rewards.focus`."""
     jitters: int = 0
     """Slightly moved and noised copies of every image that the VLM judges too: slower, harder to fool."""
     seed: int = 0
@@ -142,7 +145,7 @@ class SearchSettings:
         refuse("jitters", "be a whole number from 0 to 16", lambda v: v in range(17))
         refuse("strength ramp", "be above 0 and at most 1", lambda v: 0 < v <= 1)
         refuse("guidance noise damping preserve", "be zero or more", lambda v: 0 <= v < 1e6)
-        refuse("guided ess renoise clone_noise", "lie in [0, 1]", lambda v: 0 <= v <= 1)
+        refuse("guided ess renoise clone_noise focus", "lie in [0, 1]", lambda v: 0 <= v <= 1)
         refuse("move spacing", "be above 0 and at most 10", lambda v: 0 < v <= 10)
         refuse("spread", "lie in [1, 100]", lambda v: 1 <= v <= 100)
         refuse("seed", f"be a whole number from 0 to {2**32 - 1}", lambda v: v in range(2**32))
@@ -304,6 +307,8 @@ class EditUpdate:
     """The source carried to t0 and back with the reward off: as `editor.images.at_most` makes it of the source."""
     roundtrip_psnr: float | None = None
     """dB, of the round trip against the source at the model's size."""
+    focus: Image.Image | None = None
+    """The source, lit where the checks look and dimmed where the search holds to it; see `SearchSettings.focus`."""
     candidates: tuple[Candidate, ...] = ()
     """All, best first; only when done."""
     checks: tuple[CheckResult, ...] = ()

@@ -204,8 +204,9 @@ class Desk:
     def _candidates(self, job: Job, chosen: int) -> Form:
         """What only a run that is remembered can show."""
         update = job.update
-        roundtrip = gr.update(value=update.roundtrip, visible=update.roundtrip is not None)
-        return {"candidates": final_cards(update.candidates, update.plan, chosen), "roundtrip": roundtrip}
+        pictures = {"roundtrip": update.roundtrip, "focus": update.focus}
+        shown = {name: gr.update(value=picture, visible=picture is not None) for name, picture in pictures.items()}
+        return {"candidates": final_cards(update.candidates, update.plan, chosen), **shown}
 
     def stop(self, job: str, token: str, request: gr.Request) -> Form:
         """End the run within a step."""

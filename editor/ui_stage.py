@@ -76,6 +76,14 @@ def stage() -> dict[str, Any]:
                 buttons=[],
                 alt_text="The source's round trip",
             )
+            focus = gr.Image(
+                label="Where the checks look: the dimmed part is held to the source",
+                height=220,
+                format="png",
+                interactive=False,
+                buttons=[],
+                alt_text="The source, lit where the checks look",
+            )
         with gr.Accordion("Share, file and deletion", open=False, elem_id="share"):
             link = gr.Textbox(
                 label="Link to this result",
@@ -109,6 +117,7 @@ def stage() -> dict[str, Any]:
         "curve": curve,
         "details": details,
         "roundtrip": roundtrip,
+        "focus": focus,
         "link": link,
         "strip": strip,
         "forget": forget,

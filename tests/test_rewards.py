@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from rewards.base import Check, Plan
 from rewards.checks import LIMIT, MAX_JITTERS, CheckReward, Limit, from_log_probability, jittered, softened
+from rewards.focus import focus
 from rewards.preserve import Preserve, outside
 from rewards.vlm import VLM, Calls
 from tests.tiny_vlm import tiny_qwen3, tiny_qwen25
@@ -145,19 +147,17 @@ def test_nonsense_is_refused(vlm: VLM) -> None:
             CheckReward(vlm, CHECKS, jitters)
 
 
-def test_preserve_costs_half_a_nat_for_one_tolerance_and_never_more_than_one(images: torch.Tensor) -> None:
+def test_preserve_costs_half_of_a_log_and_never_lets_go(images: torch.Tensor) -> None:
     reward = Preserve(images[:1], tolerance=0.1)
     assert reward(images[:1]).item() == 0.0
-    torch.testing.assert_close(reward(images[:1] + 0.1), torch.tensor([-0.5]))
-    torch.testing.assert_close(reward(images[:1] - 0.2), torch.tensor([-0.8]))
-    torch.testing.assert_close(reward(images[:1] + 100), torch.tensor([-1.0]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(reward(images[:1] + 0.1), torch.tensor([-math.log(2) / 2]))
+    torch.testing.assert_close(reward(images[:1] - 0.3), torch.tensor([-math.log(10) / 2]))
     torch.testing.assert_close(reward(images), torch.cat([reward(i[None]) for i in images]))
     moved = images.double().requires_grad_()
     reward(moved)[1].backward()
     assert moved.grad is not None
     apart = images[0].double() - images[1].double()
-    squares = apart.square().mean(0)
-    expected = apart * 2 * 0.01 / (squares + 0.01).square() / apart.numel()
+    expected = apart / (apart.square().mean(0) + 0.01) / apart.numel()
     torch.testing.assert_close(moved.grad[1], expected)
     assert not moved.grad[0].any()
 
@@ -172,7 +172,28 @@ def test_preserve_looks_outside_the_mask_only() -> None:
     inside, out = source.clone(), source.clone()
     inside[..., :4], out[..., 4:] = 3.0, 0.5
     assert reward(inside).item() == 0.0
-    torch.testing.assert_close(reward(out), torch.tensor([-0.5]), msg="the mean is over what must stay")
+    torch.testing.assert_close(reward(out), torch.tensor([-math.log(2) / 2]), msg="the mean is over what must stay")
+
+
+def test_focus_is_where_the_reward_looks_whatever_its_scale() -> None:
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    weight = torch.zeros(64, 64)
+    weight[8:24, 32:56] = 1
+
+    def looked(scale: float) -> torch.Tensor:
+        return focus(lambda x: scale * (x * weight).square().sum((1, 2, 3)), image, torch.Generator().manual_seed(1))
+
+    found = looked(1.0)
+    assert found.shape == (1, 1, 64, 64)
+    assert not found.requires_grad
+    assert found[0, 0, 10:22, 34:54].min() == 1.0
+    assert found[0, 0, 32:].max() == found[0, 0, :, :24].max() == 0.0
+    torch.testing.assert_close(looked(1e-4), found)
+
+
+def test_focus_of_a_reward_that_does_not_look_is_nothing() -> None:
+    found = focus(lambda x: 0 * x.sum((1, 2, 3)), torch.rand(1, 3, 16, 16), torch.Generator())
+    assert not found.any()
 
 
 def test_preserve_refuses_nonsense() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from training import clocks
 from training.clock_world import CLOCKS
 from training.mixes import mixed
 from training.world import TRAIN
@@ -29,8 +30,8 @@ def render_chunk(first: int) -> np.ndarray:
 
 
 def render_mixed(first: int) -> np.ndarray:
-    """The same clocks with colours between two names."""
-    return np.stack([np.asarray(CLOCKS.render(mixed(CLOCKS.sample(TRAIN + first + i)))) for i in range(CHUNK)])
+    """The same clocks with parts that no colour's name fits."""
+    return np.stack([np.asarray(mixed(clocks.sample(TRAIN + first + i)).picture()) for i in range(CHUNK)])
 
 
 def render_all(
@@ -67,7 +68,7 @@ class Pictures:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=60_000)
-    parser.add_argument("--mixed", type=int, default=0, help="pictures with colours between two names")
+    parser.add_argument("--mixed", type=int, default=0, help="pictures with colours that no name fits")
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     render_all(arguments.count, arguments.workers)

@@ -58,7 +58,7 @@ def augment(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]
 class Source:
     """Batches of pictures with their clocks.
 
-    A third are seen through the autoencoder, a sixth have colours between two names, an eighth are what searches have
+    A third are seen through the autoencoder, a sixth have colours that no name fits, an eighth are what searches have
     shown, once those are on disk.
     """
 

@@ -32,7 +32,7 @@ from training.see import Sight, see_loss
 from training.world import TRAIN
 
 NONE = "none"
-"""The time of a picture that shows none, and the colour of what is between two names."""
+"""The time of a picture that shows none, and the colour of a part that no name fits."""
 SEEING = 0.3
 """Weight of the first stage's loss beside the answers': the tower stays as sharp as it was."""
 
@@ -50,7 +50,7 @@ def corpus(count: int = 6000) -> Iterator[str]:
 def firm(clock: Clock, attribute: str, rng: Random) -> Question:
     """A yes/no question, mostly in the words of a plan's checks or in those that ask what must stay.
 
-    A colour between two names has neither; one that has a name is asked for by the next nearest more often than others.
+    Of mixed colours no name is true; of others the next nearest is asked for more often than the rest.
     """
     true = rng.random() < 0.5
     meant = clock if true else language.another(clock, attribute, rng)
