@@ -128,10 +128,10 @@ def _fair(clock: clocks.Clock, attribute: str, rng: Random) -> language.Question
     return language.Question(language.ask_if(wrong, "time")[0], "no")
 
 
-def edits(editor: Editor, count: int, kind: str, settings: SearchSettings) -> dict[str, float]:
+def edits(editor: Editor, count: int, kind: str, settings: SearchSettings, first: int = EDITED) -> dict[str, float]:
     """Edits with the world's perfect plan, read by geometry: what the search reaches, whatever the planner does."""
     wanted = ("time",) if kind == "time" else language.PARTS
-    rows = [_edit(editor, clock, i, wanted[i % len(wanted)], settings) for i, clock in enumerate(scenes(count, EDITED))]
+    rows = [_edit(editor, clock, i, wanted[i % len(wanted)], settings) for i, clock in enumerate(scenes(count, first))]
     means = {key: statistics.mean(row[key] for row in rows) for key in rows[0] if key != "seconds"}
     return means | {"median seconds": statistics.median(row["seconds"] for row in rows)}
 

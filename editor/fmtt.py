@@ -52,7 +52,7 @@ def search(flow: FlowMap, score: Score, x: Latents, settings: SearchSettings) ->
     identity, zeros = torch.arange(len(x)), torch.zeros(len(x), dtype=torch.float64)
     ancestry = parents = identity
     pace, before = torch.ones(len(x)), None
-    x = run.scatter(x)
+    x = run.draw(x)
     for index, visit in enumerate(visits):
         now = run.land(x, visit.t, visit.guided and settings.guidance > 0)
         if before is not None:

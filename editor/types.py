@@ -76,6 +76,8 @@ class SearchSettings:
     """How much may change, in (0, 1]: the search starts at t0 = 1 - strength."""
     renoise: float = 0.7
     """Share rho in [0, 1] of its noise that each particle but the first renews at the start."""
+    draws: int = 1
+    """Starts that the search draws for each particle, to begin with those that look best."""
     lookahead: str = "map"
     """'map' (the flow map in `lookahead_steps`), 'denoiser' or 'none'."""
     lookahead_steps: int = 1
@@ -140,7 +142,7 @@ class SearchSettings:
                     raise ValueError(f"{name} must {wanted}, not {value!r}.")
 
         counts = "be a whole number from {} to 4096"
-        refuse("particles steps keep lookahead_steps", counts.format(1), lambda v: v in range(1, 4097))
+        refuse("particles steps keep lookahead_steps draws", counts.format(1), lambda v: v in range(1, 4097))
         refuse("corrections selections", counts.format(0), lambda v: v in range(4097))
         refuse("jitters", "be a whole number from 0 to 16", lambda v: v in range(17))
         refuse("strength ramp", "be above 0 and at most 1", lambda v: 0 < v <= 1)

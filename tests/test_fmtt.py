@@ -317,6 +317,22 @@ def test_the_search_climbs_and_reports_what_it_did():
     assert all(not part.requires_grad for part in (steps[0].x, steps[0].lookahead, steps[0].scored.reward))
 
 
+def test_a_search_begins_with_the_best_of_its_draws():
+    flow, score, _, _ = world(16)
+    settings = SearchSettings(particles=6, steps=2, corrections=1, selections=1, keep=6, guidance=0.0)
+    x = source(flow, settings, 16)
+    one, many = (next(search(flow, score, x, settings.but(draws=draws))) for draws in (1, 5))
+    assert float(many.scored.reward.mean()) > float(one.scored.reward.mean())
+    assert torch.equal(many.scored.reward, many.scored.reward.sort(descending=True).values)
+    assert many.scored.reward.max() >= one.scored.reward.max()
+    assert many.nfe == one.nfe + 5 * 6
+    assert len({float(v) for v in many.x[:, 0]}) == 6
+    again = next(search(flow, score, x, settings.but(draws=5)))
+    assert torch.equal(again.x, many.x)
+    still = next(search(flow, score, x, settings.but(draws=5, renoise=0.0)))
+    assert still.nfe == one.nfe - 1, "without noise all draws are the source"
+
+
 def test_the_same_seed_gives_the_same_particles_whatever_their_number():
     flow, score, _, _ = world(16)
     settings = SearchSettings(particles=3, keep=3, spread=2.0, temperature=0.5, corrections=2)

@@ -1,5 +1,7 @@
 """Train the studio's flow map: `python -m training.train_flowmap` (encodes the pictures first; resumes by itself).
 
+With two idle cores, `torchrun --nproc-per-node 2 -m training.train_flowmap --compile --threads 1` trains with both.
+
 One network v(x, s, t) for latents of the trained autoencoder, conditioned on captions with dropout. On the diagonal it
 learns the velocity by flow matching; off it, it learns from itself that a jump is two shorter ones (the semigroup law
 X_{u,t}(X_{s,u}(x)) = X_{s,t}(x)), the two being made by the average of its weights.
@@ -24,7 +26,7 @@ from training import clocks
 from training.clock_world import CLOCKS
 from training.data import RUNS, Pictures
 from training.flow_folder import TextEncoders, new_text_encoders, new_transformer, save_pipeline
-from training.harness import Run, optimizers
+from training.harness import Run, join_others, optimizers, rank
 from training.train_autoencoder import to_signed
 from training.world import TRAIN
 
@@ -176,7 +178,10 @@ def networks(captions: list[str], channels: int, start: Path | None) -> tuple[Fl
 def train(
     total: int, batch: int, lr: float, compiled: bool, start: Path | None = None
 ) -> tuple[FlowNetwork, AutoencoderTiny]:
-    """Train until `total` images were seen: a fifth on the diagonal alone, then a quarter of each batch off it."""
+    """Train until `total` images were seen: a fifth on the diagonal alone, then a quarter of each batch off it.
+
+    `batch` is that of each process.
+    """
     vae = AutoencoderTiny.from_pretrained(RUNS / "autoencoder" / "vae" if start is None else start / "vae")
     latents = encode_all(vae)
     shift, factor = scale(vae, latents)
@@ -221,6 +226,8 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=FOLDER / "flow")
     arguments = parser.parse_args()
     prepare(arguments.threads)
+    join_others()
     trained, autoencoder = train(arguments.images, arguments.batch, arguments.lr, arguments.compile, arguments.init)
-    size = save_pipeline(arguments.out, trained.transformer, autoencoder, trained.text)
-    print(f"{size / 1e6:.1f} MB in {arguments.out}")
+    if rank() == 0:
+        size = save_pipeline(arguments.out, trained.transformer, autoencoder, trained.text)
+        print(f"{size / 1e6:.1f} MB in {arguments.out}")

@@ -1,0 +1,28 @@
+"""Variations of settings, as the command for tuning reads them."""
+
+import pytest
+
+from benchmarks.tuning import variation
+from editor.engine import EFFORTS
+
+
+def test_a_variation_changes_what_it_names_and_nothing_else():
+    assert variation("fast") == EFFORTS["fast"]
+    found = variation("balanced,guidance=0.5,lookahead=denoiser,temperature=null,jacobian=false")
+    changed = {"guidance": 0.5, "lookahead": "denoiser", "temperature": None, "jacobian": False}
+    assert found == EFFORTS["balanced"].but(**changed)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("quick", "no effort 'quick'"),
+        ("fast,guidence=1", "no setting 'guidence'"),
+        ("fast,guidance=strong", "guidance needs a number"),
+        ("fast,guidance=-1", "guidance must be zero or more"),
+        ("fast,noise", "noise needs a number"),
+    ],
+)
+def test_a_wrong_variation_is_refused_with_a_sentence(text, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        variation(text)
