@@ -37,7 +37,9 @@ from editor.types import (
 from rewards.plan import TEMPLATES, Refused, plan
 from rewards.vlm import Calls
 
-_STUDIED = SearchSettings(strength=0.85, renoise=0.6, noise=0.4, guidance=1.5, preserve=0.3, jitters=2)
+_STUDIED = SearchSettings(
+    strength=0.85, renoise=0.7, draws=3, noise=0.4, guidance=0.5, preserve=8.0, focus=0.95, jitters=2
+)
 EFFORTS: Mapping[str, SearchSettings] = {
     "fast": _STUDIED.but(particles=4, steps=5, corrections=2),
     "balanced": _STUDIED.but(particles=6, steps=8, corrections=3),
@@ -236,7 +238,7 @@ class _Progress:
         before, mask, place = self.inverted.before[0].cpu(), self.request.mask, self.inverted.placement
         self.canvas = Canvas(self.request.image, before, place, mask)
         if self.judge.focus is not None:
-            shown = images.spotlight(images.at_most(self.request.image), self.judge.focus[0], place)
+            shown = images.spotlight(images.at_most(self.request.image), self.judge.focus.free[0], place)
             self.update = replace(self.update, focus=shown)
 
     def after(self, step: Step) -> EditUpdate:

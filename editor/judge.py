@@ -17,7 +17,7 @@ from editor import images
 from editor.models import Models
 from editor.types import Images, Latents, Plan, Scored, SearchSettings
 from rewards.checks import CheckReward
-from rewards.focus import focus
+from rewards.focus import Focus, focus
 from rewards.plan import keep_checks
 from rewards.preserve import Preserve, outside
 from rewards.vlm import Calls
@@ -44,12 +44,12 @@ class Judge:
     weight: float
     """Of closeness to the source beside the checks."""
     latents: Latents
-    """Of the source (1, C, h, w): what stays outside the mask."""
+    """Of the source (1, C, h, w): what stays outside the mask, or out of focus."""
     mask: Tensor | None
     """(1, 1, h, w) in [0, 1], 1 where the edit may act; None for everywhere."""
     calls: Calls
-    focus: Tensor | None = None
-    """(1, 1, S, S) in [0, 1], 1 where the checks look; None where nobody asked for it."""
+    focus: Focus | None = None
+    """Where the checks look, at the model's size; None where a mask or the settings leave it out."""
     decodes: int = 0
     source: Opinion = field(init=False)
     """The source itself, as the autoencoder shows it."""
@@ -60,14 +60,14 @@ class Judge:
         """The judge of a plan for a source with these latents and this reconstruction."""
         questions = plan.checks + keep_checks(plan)
         asked = CheckReward(models.vlm, questions, settings.jitters, settings.seed, calls, models.limit)
-        small = weight = looked = None
-        if mask is None and models.gradient and settings.focus:
-            looked = focus(asked, before, torch.Generator().manual_seed(settings.seed))
-            weight = 1 - settings.focus * looked
+        looked = weight = within = None
         if mask is not None:
-            square = images.to_unit(images.fit(mask, before.shape[-1])[0])[:, :1]
-            small = F.interpolate(square, size=latents.shape[-2:], mode="area")
-            weight = outside(square, before.shape[-2:]).clamp(min=1e-3)
+            within = images.to_unit(images.fit(mask, before.shape[-1])[0])[:, :1]
+            weight = outside(within, before.shape[-2:]).clamp(min=1e-3)
+        elif models.gradient and settings.focus:
+            looked = focus(asked, before, torch.Generator().manual_seed(settings.seed))
+            within, weight = looked.touched, 1 - settings.focus * looked.free
+        small = None if within is None else F.interpolate(within, size=latents.shape[-2:], mode="area")
         held = Preserve(before, weight=weight)
         judge = cls(models.codec, asked, held, settings.preserve, latents, small, calls, looked)
         judge.source = judge._opinion(before)

@@ -11,7 +11,7 @@ import torch
 
 from rewards.base import Check, Plan
 from rewards.checks import LIMIT, MAX_JITTERS, CheckReward, Limit, from_log_probability, jittered, softened
-from rewards.focus import focus
+from rewards.focus import Focus, focus
 from rewards.preserve import Preserve, outside
 from rewards.vlm import VLM, Calls
 from tests.tiny_vlm import tiny_qwen3, tiny_qwen25
@@ -180,20 +180,23 @@ def test_focus_is_where_the_reward_looks_whatever_its_scale() -> None:
     weight = torch.zeros(64, 64)
     weight[8:24, 32:56] = 1
 
-    def looked(scale: float) -> torch.Tensor:
+    def looked(scale: float) -> Focus:
         return focus(lambda x: scale * (x * weight).square().sum((1, 2, 3)), image, torch.Generator().manual_seed(1))
 
     found = looked(1.0)
-    assert found.shape == (1, 1, 64, 64)
-    assert not found.requires_grad
-    assert found[0, 0, 10:22, 34:54].min() == 1.0
-    assert found[0, 0, 32:].max() == found[0, 0, :, :24].max() == 0.0
+    assert found.free.shape == found.touched.shape == (1, 1, 64, 64)
+    assert not found.free.requires_grad
+    assert found.free[0, 0, 10:22, 34:54].min() == 1.0
+    assert found.touched[0, 0, 32:].max() == found.touched[0, 0, :, :24].max() == 0.0
+    assert (found.touched >= found.free).all()
+    assert (found.touched > found.free).any()
     torch.testing.assert_close(looked(1e-4), found)
 
 
 def test_focus_of_a_reward_that_does_not_look_is_nothing() -> None:
     found = focus(lambda x: 0 * x.sum((1, 2, 3)), torch.rand(1, 3, 16, 16), torch.Generator())
-    assert not found.any()
+    assert not found.free.any()
+    assert not found.touched.any()
 
 
 def test_preserve_refuses_nonsense() -> None:
