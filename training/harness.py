@@ -49,6 +49,12 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def wait_for_others() -> None:
+    """Go on when every process is here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
 def share_gradients(modules: nn.Module) -> None:
     """Put the mean over the processes into every gradient."""
     if not dist.is_initialized():

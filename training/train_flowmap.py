@@ -19,6 +19,7 @@ from diffusers import AutoencoderTiny, FluxPipeline, FluxTransformer2DModel
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import CLIPTokenizer
 
 from editor.runtime import prepare
 from editor.twotime import load_two_time
@@ -26,7 +27,7 @@ from training import clocks
 from training.clock_world import CLOCKS
 from training.data import RUNS, Pictures
 from training.flow_folder import TextEncoders, new_text_encoders, new_transformer, save_pipeline
-from training.harness import Run, join_others, optimizers, rank
+from training.harness import Run, join_others, optimizers, rank, wait_for_others
 from training.train_autoencoder import to_signed
 from training.world import TRAIN
 
@@ -169,10 +170,20 @@ def networks(captions: list[str], channels: int, start: Path | None) -> tuple[Fl
     """New networks, or those of a FluxPipeline folder to go on from."""
     if start is None:
         torch.manual_seed(0)
-        return new_transformer(channels=channels), new_text_encoders(captions)
+        transformer, text = new_transformer(channels=channels), new_text_encoders(captions)
+        return transformer, text._replace(clip_tokenizer=_kept(text.clip_tokenizer))
     stock = FluxPipeline.from_pretrained(start, torch_dtype=torch.float32, transformer=None, vae=None)
     text = TextEncoders(stock.text_encoder, stock.tokenizer, stock.text_encoder_2, stock.tokenizer_2)
     return load_two_time(start / "transformer").train(), text
+
+
+def _kept(tokenizer: CLIPTokenizer) -> CLIPTokenizer:
+    """The tokenizer of the first start: a new one numbers its letters otherwise, and weights mean nothing then."""
+    folder = FOLDER / "tokenizer"
+    if rank() == 0 and not folder.exists():
+        tokenizer.save_pretrained(folder)
+    wait_for_others()
+    return CLIPTokenizer.from_pretrained(folder)
 
 
 def train(
