@@ -49,6 +49,17 @@ def test_an_edit_goes_from_plan_to_candidates_at_the_size_of_the_source(tiny_edi
     assert all(len(u.previews) == 3 and u.previews[0].size == (32, 32) for u in updates if u.stage == "search")
 
 
+def test_a_focused_edit_shows_where_the_checks_look_and_a_mask_takes_its_place(tiny_editor):
+    focused = SETTINGS.but(focus=0.9)
+    *_, last = tiny_editor.edit(request(settings=focused))
+    assert last.focus.size == (40, 32)
+    lit, source = (np.asarray(image, float) for image in (last.focus, picture()))
+    assert (lit <= source + 1).all()
+    assert (lit >= source / 4 - 1).all()
+    assert list(tiny_editor.edit(request()))[-1].focus is None
+    assert list(tiny_editor.edit(request(settings=focused, mask=Image.new("L", (40, 32), 255))))[-1].focus is None
+
+
 def test_the_best_so_far_never_falls(tiny_editor):
     scores = [u.score for u in tiny_editor.edit(request()) if u.score is not None]
     assert all(b >= a for a, b in pairwise(scores))

@@ -321,3 +321,14 @@ def test_masks_are_sized_to_the_picture_or_refused():
         images.to_mask(Image.new("RGBA", (50, 50), (255, 255, 255, 0)), (50, 50))
     with pytest.raises(EditError, match="greyscale"):
         images.composite(picture((128, 128)), *edited(picture((128, 128)))[:2], images.fit(picture(), 128)[1], mask)
+
+
+def test_a_spotlight_dims_to_a_quarter_what_it_does_not_light():
+    source = Image.new("RGB", (64, 32), (200, 100, 40))
+    place = images.fit(source, 64)[1]
+    lit = torch.zeros(1, 64, 64)
+    lit[..., 32:] = 1
+    shown = np.asarray(images.spotlight(source, lit, place))
+    assert shown.shape == (32, 64, 3)
+    assert shown[:, 40:].reshape(-1, 3).tolist() == [[200, 100, 40]] * (32 * 24)
+    assert shown[:, :24].reshape(-1, 3).tolist() == [[50, 25, 10]] * (32 * 24)
