@@ -1,13 +1,14 @@
 """Settings of the search tried on clocks that no benchmark judges: `python -m benchmarks.tuning --edits 4 VARIATION`.
 
 A variation is "effort" or "effort,name=value,...", such as "balanced,guidance=0.5,preserve=8": what it changes in that
-effort of `editor.engine.EFFORTS`. Prints a row of Markdown for each, for edits of times and of colours together.
+effort of `editor.engine.EFFORTS`. Prints two rows of Markdown for each: for edits of times, and of colours.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import fields
 
 from benchmarks.studio import edits
 from editor.engine import EFFORTS, Editor
@@ -26,7 +27,7 @@ def variation(text: str) -> SearchSettings:
     found = EFFORTS[effort]
     for change in changes:
         name, _, value = change.partition("=")
-        if not hasattr(found, name):
+        if name not in {field.name for field in fields(found)}:
             raise ValueError(f"There is no setting {name!r}: see editor.types.SearchSettings.")
         own = isinstance(getattr(found, name), str)
         try:

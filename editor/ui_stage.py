@@ -68,21 +68,12 @@ def stage() -> dict[str, Any]:
         curve = gr.HTML(padding=False)
         with gr.Accordion("How it was found", open=False, elem_id="how"):
             details = gr.HTML(padding=False)
-            roundtrip = gr.Image(
-                label="Round trip: the source carried to the noise and back without an edit",
-                height=220,
-                format="png",
-                interactive=False,
-                buttons=[],
-                alt_text="The source's round trip",
-            )
-            focus = gr.Image(
-                label="Where the checks look: the dimmed part is held to the source",
-                height=220,
-                format="png",
-                interactive=False,
-                buttons=[],
-                alt_text="The source, lit where the checks look",
+            roundtrip, focus = (
+                gr.Image(label=label, height=220, format="png", interactive=False, buttons=[], alt_text=alt)
+                for label, alt in (
+                    ("Round trip: the source carried to the noise and back without an edit", "The source's round trip"),
+                    ("Where the checks look: what is dimmed is held to the source", "The source, lit where they look"),
+                )
             )
         with gr.Accordion("Share, file and deletion", open=False, elem_id="share"):
             link = gr.Textbox(

@@ -18,6 +18,7 @@ def test_a_variation_changes_what_it_names_and_nothing_else():
     [
         ("quick", "no effort 'quick'"),
         ("fast,guidence=1", "no setting 'guidence'"),
+        ("fast,start=0.5", "no setting 'start'"),
         ("fast,guidance=strong", "guidance needs a number"),
         ("fast,guidance=-1", "guidance must be zero or more"),
         ("fast,noise", "noise needs a number"),
