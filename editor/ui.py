@@ -76,7 +76,7 @@ def _wire(page: gr.Blocks, parts: dict[str, Any], desk: Desk) -> None:
         inputs = {parts[name] for name in (FIELDS if "form" in names else ())}
         inputs |= {parts[name] for name in names if name != "form"}
         options |= {"show_progress": "hidden", "api_visibility": "private"}
-        trigger(_translated(handler, parts), inputs, list(parts.values()), **options)
+        trigger(translated(handler, parts), inputs, list(parts.values()), **options)
 
     on(page.load, desk.arrive)
     on(parts["picture"].upload, desk.take)
@@ -97,12 +97,21 @@ def _wire(page: gr.Blocks, parts: dict[str, Any], desk: Desk) -> None:
     on(parts["forget_all"].click, desk.forget_all, js="() => confirm('Delete all of your edits?') || Promise.reject()")
 
 
-def _translated(handler: Callable[..., Any], parts: dict[str, Any]) -> Callable[..., Iterator[Any]]:
+def _update(value: Any) -> dict[str, Any]:
+    """A change of a component, also where a handler gave the bare value.
+
+    Gradio's client brings a message up to date in place when the generator's next one arrives. A bare value that
+    the page already shows would be emptied by it; wrapped, it is only taken out of the wrapping.
+    """
+    return value if isinstance(value, dict) and value.get("__type__") == "update" else gr.update(value=value)
+
+
+def translated(handler: Callable[..., Any], parts: dict[str, Any]) -> Callable[..., Iterator[Any]]:
     """A generator for Gradio: values by component in, changes by component out, errors as sentences in the status."""
     wanted = inspect.signature(handler).parameters
 
     def changed(changes: Form) -> Any:
-        return {parts[name]: value for name, value in changes.items()} or gr.skip()
+        return {parts[name]: _update(value) for name, value in changes.items()} or gr.skip()
 
     def call(values: dict[Any, Any], request: gr.Request, event: Any = None) -> Iterator[Any]:
         named = {name: values[part] for name, part in parts.items() if part in values}

@@ -17,7 +17,7 @@ from editor.jobs import Jobs
 from editor.recipe import read_recipe
 from editor.registration import Offset
 from editor.types import EditError, SearchSettings
-from editor.ui import build_page, launch_options
+from editor.ui import build_page, launch_options, translated
 from editor.ui_api import Api
 from editor.ui_desk import Desk
 from editor.ui_forms import EDIT_ONLY, FIRST_EFFORT, PROTECT, read_mask, read_plan, read_settings
@@ -412,6 +412,23 @@ def test_what_callers_leave_empty_is_taken_as_unsaid(desk, picture):
     *_, (report, png) = Api(desk).edit(picture, "dark", seed=None, effort="fast", request=came())
     assert report["seed"] == 0
     assert read_recipe(png)
+
+
+def test_no_bare_value_goes_to_the_page_where_the_next_message_would_empty_it():
+    parts = {"table": gr.Dataframe(), "stop": gr.Button("Stop")}
+
+    def handler():
+        yield {"table": [["Is it night?", "yes", 1.0]], "stop": gr.update(visible=False)}
+        raise EditError("No.")
+
+    sent = list(translated(handler, parts | {"status": gr.HTML()})({}, came()))
+    assert [{part: change["__type__"] for part, change in changes.items()} for changes in sent] == [
+        {parts["table"]: "update", parts["stop"]: "update"},
+        {next(iter(sent[1])): "update"},
+    ]
+    assert sent[0][parts["table"]]["value"] == [["Is it night?", "yes", 1.0]]
+    assert sent[0][parts["stop"]]["visible"] is False
+    assert "No." in next(iter(sent[1].values()))["value"]
 
 
 @pytest.fixture
