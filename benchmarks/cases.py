@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
@@ -12,6 +11,7 @@ from PIL import Image
 
 from benchmarks.judge import LOOKS, Reading, minutes_off
 from rewards.base import Plan
+from rewards.plan import parse
 from training.clock_world import CLOCKS
 from training.clocks import Clock
 from training.world import Request
@@ -51,7 +51,7 @@ class Case:
     @property
     def plan(self) -> Plan:
         """The perfect plan."""
-        return Plan.from_json(json.loads(self.request.reply))
+        return parse(self.request.reply)
 
     @property
     def changed(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import torch
 from benchmarks.judge import minutes_off
 from editor import images
 from editor.engine import Editor
-from rewards.plan import STUDIO
+from rewards.plan import STUDIO, worked_out
 from training import clock_language as language
 from training import clocks
 from training.clocks import Clock
@@ -40,12 +40,12 @@ class Planned(NamedTuple):
     @property
     def exact(self) -> bool:
         """Whether the plan is the perfect one, word for word."""
-        return self.reply == json.loads(self.request.reply)
+        return self.reply == parsed(self.request.reply)
 
     @property
     def checks(self) -> bool:
         """Whether the checks are the perfect ones: what decides the edit."""
-        return self.reply.get("checks") == json.loads(self.request.reply)["checks"]
+        return self.reply.get("checks") == parsed(self.request.reply)["checks"]
 
     def aim(self, within: float) -> bool:
         """Whether the time that the plan asks for is within so many minutes of the perfect plan's."""
@@ -72,9 +72,9 @@ def replies(editor: Editor, shown: list[Clock], prompts: list[str], longest: int
 
 
 def parsed(reply: str) -> dict[str, Any]:
-    """The JSON object of a reply; empty when it is none."""
+    """The JSON object of a reply with its sums of times worked out; empty when it is none."""
     try:
-        found = json.loads(reply)
+        found = json.loads(worked_out(reply))
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -10,7 +10,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from rewards.plan import Refused, parse
+from rewards.plan import Refused, parse, worked_out
 from training import clock_language as language
 from training import clock_orders, clocks
 from training.clock_world import CLOCKS as WORLD
@@ -262,7 +262,8 @@ def test_request_plan_and_perfect_answer_agree(kind):
             assert is_so(phrase, clock), (wanted, phrase)
             assert is_so(phrase, target), (wanted, phrase)
         assert len(plan.keep) + len(wanted.changes) == 1 + len(language.ATTRIBUTES)
-        assert plan.to_json() == json.loads(wanted.reply)
+        assert plan.to_json() == json.loads(worked_out(wanted.reply))
+        assert (wanted.reply == worked_out(wanted.reply)) == (kind != "relative")
 
 
 @pytest.mark.parametrize("kind", EDITS)

@@ -21,12 +21,20 @@ ORDERED = ("time", *ATTRIBUTES)
 REFUSAL = json.dumps({"refuse": "This is not about the looks or the time of the clock."})
 
 
-def plan(source: Clock, target: Clock, changed: tuple[str, ...]) -> str:
-    """The perfect plan as JSON text, in the layout of `rewards.base.Plan`."""
+def plan(source: Clock, target: Clock, changed: tuple[str, ...], shift: int = 0) -> str:
+    """The perfect plan as JSON text, in the layout of `rewards.base.Plan`.
+
+    A time that was asked for by a shift of so many minutes is left as a sum, which `rewards.plan.worked_out` ends.
+    """
+    checks = json.dumps(_checks(target, changed or ("time",)))
+    if shift:
+        hours, minutes = divmod(abs(shift), 60)
+        sign = "+" if shift > 0 else "-"
+        checks = checks.replace(target.time, f"{source.time} {sign} {hours}:{minutes:02d}")
     return json.dumps(
         {
             "source": description(source),
-            "checks": _checks(target, changed or ("time",)),
+            "checks": json.loads(checks),
             "caption": caption(target),
             "keep": [phrase(target, attribute) for attribute in ORDERED if attribute not in changed],
         }
@@ -53,15 +61,19 @@ def request(clock: Clock, rng: Random, kind: str | None = None) -> Request:
         return Request(dressed([rng.choice(NOTHING)], rng), plan(clock, clock, ()), (), kind)
     while True:
         wanted = rng.sample(ORDERED, {"two": 2, "three": 3}[kind]) if kind in ("two", "three") else [kind]
-        target, orders = clock, []
+        target, orders, shift = clock, [], 0
         for attribute in wanted:
-            target, order = _order(target, attribute, rng)
+            if attribute == "relative":
+                shift, order = shift_order(rng)
+                target = with_time(clock, clock.minutes + shift)
+            else:
+                target, order = _order(target, attribute, rng)
             orders.append(order)
         if len(orders) == 1 or not any(order.endswith("please") for order in orders):
             break
     changed = tuple(sorted(("time" if a == "relative" else a for a in wanted), key=ORDERED.index))
     changes = tuple((a, target.minutes if a == "time" else getattr(target, _field(a))) for a in changed)
-    return Request(dressed(orders, rng), plan(clock, target, changed), changes, kind)
+    return Request(dressed(orders, rng), plan(clock, target, changed, shift), changes, kind)
 
 
 def apply(clock: Clock, wanted: Request) -> Clock:
@@ -76,9 +88,6 @@ def _order(clock: Clock, attribute: str, rng: Random) -> tuple[Clock, str]:
     if attribute == "time":
         target = with_time(clock, rng.choice((rng.randrange(720), 5 * rng.randrange(144))))
         return target, time_order(target.minutes, rng)
-    if attribute == "relative":
-        shift, order = shift_order(rng)
-        return with_time(clock, clock.minutes + shift), order
     while True:
         target = another(clock, attribute, rng)
         if legible(target.rim, target.face, target.hands, target.background):
