@@ -7,7 +7,7 @@ is false, and clocks with two times at once or without a hand, which show no tim
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -94,11 +94,11 @@ def denied(clock: Clock, rng: Random, asked: int | None = None, looks: bool = Fa
     return false + unclear + (about if looks else [Question(q.text, "no") for q in about])
 
 
-def planned(clock: Clock, rng: Random) -> list[Question]:
-    """An instruction about a picture with its plan; at times a description instead."""
-    if rng.random() < 0.15:
+def planned(clock: Clock, rng: Random, kind: str | None = None) -> list[Question]:
+    """An instruction about a picture with its plan, of this kind or of any; of any it may be a description instead."""
+    if kind is None and rng.random() < 0.15:
         return [Question(rng.choice(language.DESCRIBE), language.description(clock))]
-    wanted = language.request(clock, rng)
+    wanted = language.request(clock, rng, kind)
     return [Question(STUDIO.fill(wanted.instruction), wanted.reply)]
 
 
@@ -150,7 +150,9 @@ def learn_to_speak(vlm: VLM, sight: Sight, folder: Path, total: int, batch: int 
         rows[spoilt] = [denied(s, rng) for s in shown.scenes[spoilt]]
         rows[dark] = [denied(s, rng, a, looks=True) for s, a in zip(shown.scenes[dark], asked, strict=True)]
         plans = [planned(scene, rng) for scene in shown.scenes[:calm]]
-        shown.images[calm:] = attacked(shown.images[calm:], partial(_answers_loss, vlm, sight, rows[calm:]), generator)
+        shown.images[calm:] = attacked(
+            shown.images[calm:], partial(answers_loss, vlm, lambda images: sight(images)[0], rows[calm:]), generator
+        )
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             seen, logits, where = sight(shown.images)
             short, true = asked_and_answered(vlm, seen, rows)
@@ -167,10 +169,10 @@ def learn_to_speak(vlm: VLM, sight: Sight, folder: Path, total: int, batch: int 
     run.averaged()
 
 
-def _answers_loss(vlm: VLM, sight: Sight, rows: list[list[Question]], images: Tensor) -> Tensor:
-    """What an attack raises."""
+def answers_loss(vlm: VLM, see: Callable[[Tensor], Features], rows: list[list[Question]], images: Tensor) -> Tensor:
+    """What an attack raises: of the answers about images that `see` makes features of."""
     with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-        return per_token(vlm.score(sight(images)[0], rows), rows)
+        return per_token(vlm.score(see(images), rows), rows)
 
 
 def _nats(short: Tensor, suffix: str = "") -> dict[str, float]:
