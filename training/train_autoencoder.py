@@ -1,6 +1,7 @@
 """Train the studio's autoencoder: `python -m training.train_autoencoder` (resumes by itself).
 
 `--decoder` goes on with the decoder of a trained one alone: latents, and the flow map over them, stay as they are.
+It is needed once after `training.whiten`.
 
 AutoencoderTiny, 128 px to 16 x 16 x 12, on squared error with a small absolute term. Noise on the latents and a weak
 pull towards unit variance make them a good space for a flow: neighbours decode to neighbours.
@@ -26,7 +27,7 @@ from training.world import TEST
 
 BATCH = 16
 LATENT_NOISE = 0.05
-"""Standard deviation of the noise on the latents, of about unit variance."""
+"""Standard deviation of the noise on the latents, as a share of theirs."""
 
 
 def to_signed(pixels: np.ndarray) -> Tensor:
@@ -43,7 +44,7 @@ def loss(vae: AutoencoderTiny, images: Tensor, generator: torch.Generator) -> tu
     """The training loss and the squared error of images (B, 3, H, W) in [-1, 1]."""
     with torch.autocast("cpu", torch.bfloat16):
         latents = vae.encoder(images).float()
-        noise = torch.randn(latents.shape, generator=generator)
+        noise = torch.randn(latents.shape, generator=generator) * latents.detach().std()
         decoded = vae.decoder(latents + LATENT_NOISE * noise).float()
     error = decoded - images
     spread = latents.std(dim=(0, 2, 3)).sub(1).square().mean() + latents.mean(dim=(0, 2, 3)).square().mean()

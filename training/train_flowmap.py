@@ -4,12 +4,15 @@ With two idle cores, `torchrun --nproc-per-node 2 -m training.train_flowmap --co
 
 One network v(x, s, t) for latents of the trained autoencoder, conditioned on captions with dropout. On the diagonal it
 learns the velocity by flow matching; off it, it learns from itself that a jump is two shorter ones (the semigroup law
-X_{u,t}(X_{s,u}(x)) = X_{s,t}(x)), the two being made by the average of its weights.
+X_{u,t}(X_{s,u}(x)) = X_{s,t}(x)), the two being made by the average of its weights. A head in its middle learns to
+foresee the hands.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from random import Random
 
@@ -17,7 +20,6 @@ import numpy as np
 import torch
 from diffusers import AutoencoderTiny, FluxPipeline, FluxTransformer2DModel
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTokenizer
 
@@ -27,6 +29,7 @@ from training import clocks
 from training.clock_world import CLOCKS
 from training.data import RUNS, Pictures
 from training.flow_folder import TextEncoders, new_text_encoders, new_transformer, save_pipeline
+from training.foresight import Foresight, weights, where_hands_are
 from training.harness import Run, join_others, optimizers, rank, wait_for_others
 from training.train_autoencoder import to_signed
 from training.world import TRAIN
@@ -75,9 +78,13 @@ class FlowNetwork:
 
     def __init__(self, transformer: FluxTransformer2DModel, text: TextEncoders, compiled: bool) -> None:
         self.text = text
-        self.modules = nn.ModuleDict({"transformer": transformer, "clip": text.clip, "t5": text.t5})
-        self.call = torch.compile(transformer, dynamic=False) if compiled else transformer
-        self.transformer = transformer
+        self.transformer, self.foresight = transformer, Foresight(transformer)
+        parts = {"transformer": transformer, "clip": text.clip, "t5": text.t5, "foresight": self.foresight}
+        self.modules = nn.ModuleDict(parts)
+        self.teacher = deepcopy(transformer).requires_grad_(False)
+        if compiled:
+            for network in (self.transformer, self.teacher):
+                network.compile_repeated_blocks(dynamic=False)
         self.image_ids = FluxPipeline._prepare_latent_image_ids(1, SIDE // 2, SIDE // 2, "cpu", torch.float32)
 
     def inputs(self, tokens: Tensor, s: Tensor, t: Tensor, said: tuple[Tensor, Tensor]) -> dict[str, object]:
@@ -96,20 +103,17 @@ class FlowNetwork:
 
     def velocity(self, tokens: Tensor, s: Tensor, t: Tensor, said: tuple[Tensor, Tensor]) -> Tensor:
         """v(x, s, t) from noise to image; the network's own runs the other way."""
-        return -self.call(**self.inputs(tokens, s, t, said))[0].float()
+        return -self.transformer(**self.inputs(tokens, s, t, said))[0].float()
 
-    def teacher(self, average: dict[str, Tensor]) -> object:
+    @torch.no_grad()
+    def taught(self, tokens: Tensor, s: Tensor, t: Tensor, said: tuple[Tensor, Tensor]) -> Tensor:
         """`velocity` by the average of the weights."""
-        weights = {
-            name.removeprefix("transformer."): value
-            for name, value in average.items()
-            if name.startswith("transformer.")
-        }
+        return -self.teacher(**self.inputs(tokens, s, t, said))[0].float()
 
-        def velocity(tokens: Tensor, s: Tensor, t: Tensor, said: tuple[Tensor, Tensor]) -> Tensor:
-            return -functional_call(self.transformer, weights, (), self.inputs(tokens, s, t, said))[0].float()
-
-        return velocity
+    def follow(self, average: dict[str, Tensor]) -> None:
+        """Let `taught` use these very tensors as weights, now and when they change in place."""
+        for name, weight in self.teacher.named_parameters():
+            weight.data = average[f"transformer.{name}"]
 
 
 def times(count: int, generator: torch.Generator) -> Tensor:
@@ -130,12 +134,12 @@ def jumps(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tenso
 
 def loss(
     network: FlowNetwork,
-    average: dict[str, Tensor],
     x1: Tensor,
+    scenes: Sequence[clocks.Clock],
     ids: tuple[Tensor, Tensor],
     off: int,
     generator: torch.Generator,
-) -> tuple[Tensor, float, float]:
+) -> tuple[Tensor, dict[str, float]]:
     """Flow matching on all but the last `off` of the batch, self-distillation on those; (loss, each part's error)."""
     packed = FluxPipeline._pack_latents(x1, *x1.shape)
     noise = torch.randn(packed.shape, generator=generator)
@@ -147,17 +151,17 @@ def loss(
         s[on:], u, t[on:] = jumps(off, generator)
     x = noise.lerp(packed, s[:, None, None])
     if off:
-        with torch.no_grad():
-            velocity, told = network.teacher(average), tuple(part[on:].detach() for part in said)
-            first = velocity(x[on:], s[on:], u, told)
-            middle = x[on:] + (u - s[on:])[:, None, None] * first
-            second = velocity(middle, u, t[on:], told)
-            share = ((u - s[on:]) / (t[on:] - s[on:]))[:, None, None]
-            target[on:] = share * first + (1 - share) * second
-    error = (network.velocity(x, s, t, said) - target).square().mean((1, 2))
-    matched, distilled = error[:on].mean(), error[on:].mean() if off else error.new_zeros(())
-    share = off / len(x1)
-    return (1 - share) * matched + share * distilled, float(matched.detach()), float(distilled.detach())
+        told = tuple(part[on:].detach() for part in said)
+        first = network.taught(x[on:], s[on:], u, told)
+        middle = x[on:] + (u - s[on:])[:, None, None] * first
+        second = network.taught(middle, u, t[on:], told)
+        share = ((u - s[on:]) / (t[on:] - s[on:]))[:, None, None]
+        target[on:] = share * first + (1 - share) * second
+    error = (network.velocity(x, s, t, said) - target).square().mean(2)
+    foreseen = network.foresight.loss(where_hands_are(scenes))
+    value = (error * weights(scenes)).mean() + foreseen
+    parts = {"flow matching": error[:on].mean(), "jumps": error[on:].mean() if off else error.new_zeros(())}
+    return value, {name: float(part.detach()) for name, part in (parts | {"hands' places": foreseen}).items()}
 
 
 def prompt(scene: clocks.Clock, rng: Random) -> str:
@@ -189,7 +193,7 @@ def _kept(tokenizer: CLIPTokenizer) -> CLIPTokenizer:
 def train(
     total: int, batch: int, lr: float, compiled: bool, start: Path | None = None
 ) -> tuple[FlowNetwork, AutoencoderTiny]:
-    """Train until `total` images were seen: a fifth on the diagonal alone, then a quarter of each batch off it.
+    """Train until `total` images were seen: a fifth on the diagonal alone, then a sixth of each batch off it.
 
     `batch` is that of each process.
     """
@@ -208,6 +212,7 @@ def train(
     )
     empty = network.text.tokens([""])
     run = Run(FOLDER, network.modules, optimizers(network.modules, lr), decay=0.9995)
+    network.follow(run.average)
     while run.images < total:
         generator = run.generator()
         rows = torch.randint(len(latents), (batch,), generator=generator)
@@ -216,11 +221,11 @@ def train(
             torch.where(silent[:, None], none, said[rows]) for said, none in zip((clip_ids, t5_ids), empty, strict=True)
         )
         x1 = (latents[rows].float() - shift) * factor
-        off = batch // 4 if run.images > total / 5 else 0
+        off = batch // 6 if run.images > total / 5 else 0
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            value, matched, distilled = loss(network, run.average, x1, ids, off, generator)
+            value, told = loss(network, x1, [scenes[row] for row in rows.tolist()], ids, off, generator)
         run.advance(value, batch, run.images / total)
-        run.tell(100, **{"flow matching": matched, "jumps": distilled})
+        run.tell(100, **told)
     run.save()
     run.averaged()
     return network, vae
@@ -231,7 +236,7 @@ if __name__ == "__main__":
     parser.add_argument("--images", type=int, default=160_000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--compile", action="store_true", help="compile the network: two minutes, then a third faster")
+    parser.add_argument("--compile", action="store_true", help="compile the network's blocks: a minute, then faster")
     parser.add_argument("--init", type=Path, help="a trained folder to go on from where there is no checkpoint")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=FOLDER / "flow")

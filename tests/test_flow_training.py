@@ -1,0 +1,147 @@
+"""What the flow network learns beside its velocity: where the hands will be, and which errors weigh most."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FluxPipeline
+
+from tests.tiny_flow import CAPTION, CHANNELS, POOLED_WIDTH, TEXT_WIDTH, tiny_text
+from training import clocks
+from training.flow_folder import new_transformer, new_vae
+from training.foresight import DIAL, weights, where_hands_are
+from training.see import CELLS, HANDS, PATCHES
+from training.train_flowmap import FlowNetwork, loss
+from training.whiten import DEVIATION, Whitening, carry_over, whiten
+from training.world import TRAIN
+
+CLOCKS = [clocks.sample(TRAIN + i) for i in range(12)]
+
+
+def test_the_hands_places_stand_where_the_picture_has_the_hands():
+    maps = where_hands_are(CLOCKS)
+    assert maps.shape == (12, PATCHES**2, HANDS * CELLS**2)
+    for clock, tokens in zip(CLOCKS, maps, strict=True):
+        cells = tokens.reshape(PATCHES, PATCHES, HANDS, CELLS, CELLS).permute(2, 0, 3, 1, 4).reshape(HANDS, 32, 32)
+        angle = 2 * np.pi * clock.minute / 60
+        reach = 0.6 * clock.minute_hand[0] * clock.dial
+        x, y = clock.x + reach * np.sin(angle), clock.y - reach * np.cos(angle)
+        assert cells[1, int(32 * y), int(32 * x)] > 0.3
+        assert cells[1].sum() < 60
+        assert (cells[2].sum() > 0) == clock.second_hand
+
+
+def test_the_tokens_are_in_the_order_in_which_flux_packs_them():
+    rows = torch.arange(16.0)[:, None].expand(16, 16)
+    packed = FluxPipeline._pack_latents(torch.stack([rows, rows.T])[None], 1, 2, 16, 16)
+    down, across = packed[0, :, 0] / 2, packed[0, :, 4] / 2
+    clock = CLOCKS[0]
+    heavy = weights([clock])[0] > 1
+    inside = ((across + 0.5) / 8 - clock.x) ** 2 + ((down + 0.5) / 8 - clock.y) ** 2 < clock.dial**2
+    assert torch.equal(heavy, inside)
+
+
+def test_errors_on_the_dial_weigh_more_and_the_mean_weight_is_one():
+    found = weights(CLOCKS)
+    assert found.mean() == pytest.approx(1, abs=1e-5)
+    assert found.max() / found.min() == pytest.approx(DIAL)
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    transformer = new_transformer(16, 1, 1, CHANNELS, TEXT_WIDTH, POOLED_WIDTH, heads=2)
+    return FlowNetwork(transformer, tiny_text(), compiled=False)
+
+
+def batch(network, off=0):
+    latents = torch.randn(3, CHANNELS, 16, 16, generator=torch.Generator().manual_seed(1))
+    return loss(network, latents, CLOCKS[:3], network.text.tokens([CAPTION] * 3), off, torch.Generator().manual_seed(2))
+
+
+def test_the_head_reads_the_middle_of_the_last_call_and_only_once(network):
+    truth = where_hands_are(CLOCKS[:3])
+    with pytest.raises(RuntimeError, match="not called"):
+        network.foresight.loss(truth)
+    value, _ = batch(network)
+    value.backward()
+    assert network.foresight.where_embed.weight.grad.abs().sum() > 0
+    with pytest.raises(RuntimeError, match="not called"):
+        network.foresight.loss(truth)
+
+
+def test_the_teacher_uses_the_average_of_the_weights_and_learns_nothing(network):
+    average = {name: weight.detach().clone() for name, weight in network.modules.named_parameters()}
+    network.follow(average)
+    given = [
+        torch.randn(2, 64, 4 * CHANNELS), torch.tensor([0.2, 0.3]), torch.tensor([0.6, 1.0]),
+        network.text.encode(*network.text.tokens([CAPTION] * 2)),
+    ]  # fmt: skip
+    with torch.no_grad():
+        own, taught = network.velocity(*given), network.taught(*given)
+        torch.testing.assert_close(own, taught)
+        network.transformer.proj_out.bias.add_(1)
+        torch.testing.assert_close(network.taught(*given), taught)
+        average["transformer.proj_out.bias"].add_(1)
+        torch.testing.assert_close(network.taught(*given), taught - 1)
+    value, told = batch(network, off=1)
+    value.backward()
+    assert all(weight.grad is None for weight in network.teacher.parameters())
+    assert told["jumps"] > 0
+    assert "teacher" not in {name.split(".")[0] for name, _ in network.modules.named_parameters()}
+
+
+# Whitening ---
+
+
+@pytest.fixture
+def uneven():
+    """Latents whose directions differ thirtyfold, in channels that are all alike."""
+    generator = torch.Generator().manual_seed(3)
+    spread = torch.tensor([0.1, 0.3, 1.0, 3.0]).diag()
+    turned = torch.linalg.qr(torch.randn(CHANNELS, CHANNELS, generator=generator)).Q @ spread
+    return torch.einsum("ij,njhw->nihw", turned, torch.randn(40, CHANNELS, 8, 8, generator=generator)) + 0.5
+
+
+def test_whitened_latents_vary_alike_in_all_directions(uneven):
+    white = Whitening.of(uneven)(uneven).movedim(1, -1).flatten(0, -2)
+    torch.testing.assert_close(white.T.cov(), DEVIATION**2 * torch.eye(CHANNELS), atol=1e-4, rtol=0)
+    torch.testing.assert_close(white.mean(0), torch.zeros(CHANNELS), atol=1e-4, rtol=0)
+
+
+def test_a_whitened_autoencoder_encodes_to_whitened_latents_and_decodes_them_as_before(uneven):
+    torch.manual_seed(4)
+    plain, found = new_vae(CHANNELS, width=4).eval(), Whitening.of(uneven / 30)
+    white, images = deepcopy(plain), torch.rand(2, 3, 64, 64) * 2 - 1
+    whiten(white, found)
+    with torch.no_grad():
+        latents = plain.encoder(images)
+        torch.testing.assert_close(white.encoder(images), found(latents), atol=1e-5, rtol=1e-4)
+        small = found.mean[:, None, None] + 0.01 * torch.randn(2, CHANNELS, 8, 8)
+        inner = slice(16, -16)
+        before, after = (
+            vae(z)[..., inner, inner] for vae, z in ((plain.decoder, small), (white.decoder, found(small)))
+        )
+        torch.testing.assert_close(after, before, atol=1e-3, rtol=0)
+
+
+def test_a_flow_network_carried_over_says_the_same_of_the_same_latents(uneven):
+    torch.manual_seed(5)
+    transformer = new_transformer(16, 1, 1, CHANNELS, TEXT_WIDTH, POOLED_WIDTH, heads=2)
+    network, found = FlowNetwork(transformer, tiny_text(), compiled=False), Whitening.of(uneven)
+    shift, factor, other = 0.2, 0.7, torch.tensor([0.4, 0.6])
+    said = network.text.encode(*network.text.tokens([CAPTION] * 2))
+    latents = uneven[:2].repeat(1, 1, 2, 2)
+    known = (latents - shift) * factor
+    with torch.no_grad():
+        torch.nn.init.normal_(transformer.proj_out.weight)
+        before = network.velocity(FluxPipeline._pack_latents(known, *known.shape), other, other, said)
+        carry_over(transformer, found, shift, factor)
+        white = found(latents) / DEVIATION
+        after = network.velocity(FluxPipeline._pack_latents(white, *white.shape), other, other, said)
+    was, now = (FluxPipeline._unpack_latents(v, 128, 128, 8) for v in (before, after))
+    turned = torch.einsum("ij,njhw->nihw", found.matrix, was) / (DEVIATION * factor)
+    torch.testing.assert_close(now, turned, atol=1e-3, rtol=1e-3)
