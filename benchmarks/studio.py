@@ -82,6 +82,26 @@ def flow_map(editor: Editor, count: int) -> dict[str, float]:
     return found | {"semigroup, 0.2 to 0.6 over 0.4": _rms(carried([0.2, 0.4, 0.6]), carried([0.2, 0.6]))}
 
 
+@torch.no_grad()
+def drawn(editor: Editor, count: int) -> dict[str, float]:
+    """Share of the pictures that the flow map alone draws, in steps of 0.05, whose hands geometry can read.
+
+    From noise, and from clocks so far back to it; with no reward, so that a search is not to blame for what is missing.
+    """
+    shown, generator = scenes(count), torch.Generator().manual_seed(0)
+    latents = editor.models.codec.encode(squares(shown))
+    noise, found = torch.randn(latents.shape, generator=generator), {}
+    for start in (0.0, 0.3, 0.6):
+        grid = torch.linspace(start, 1, round(20 * (1 - start)) + 1, dtype=torch.float64).tolist()
+        readable = 0
+        for clock, clean, rough in zip(shown, latents.split(1), noise.split(1), strict=True):
+            x = _along(editor.models.condition(language.caption(clock)), rough.lerp(clean, start), grid)
+            picture = images.to_pil(editor.models.codec.render(x))
+            readable += read(picture, clock).time is not None
+        found[f"from t = {start}"] = readable / count
+    return found
+
+
 def _along(flow: FlowMap, x: Latents, grid: list[float]) -> Latents:
     for s, t in pairwise(grid):
         x = flow(x, s, t)
@@ -176,6 +196,7 @@ def measure(editor: Editor, quick: bool, number: int) -> Iterator[tuple[str, dic
         "Autoencoder": lambda: autoencoder(editor, small),
         "Inversion, dB": lambda: inversion(editor, small // 5),
         "Flow map, rms": lambda: flow_map(editor, small // 10),
+        "Hands that geometry can read, drawn by the flow map alone": lambda: drawn(editor, 2 * small),
         "VLM, share right": lambda: vlm(editor, 2 * small),
         "Plans": lambda: plans(editor, scenes(2 * small)),
         "Refusals": lambda: refusals(editor, scenes(small), elsewhere()[:: 4 if quick else 1]),
