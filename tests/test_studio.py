@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.studio import drawn
 from editor import images
 from editor.engine import EFFORTS
 from editor.types import EditError, EditRequest
@@ -43,6 +44,12 @@ def test_the_autoencoder_shows_unseen_clocks(studio, squares):
 def test_the_inversion_returns_to_the_autoencoders_picture(studio):
     trips = [studio.invert(clocks.render(clock), EFFORTS["balanced"].start).inversion_psnr for clock in CLOCKS[:6]]
     assert min(trips) > 40
+
+
+def test_the_flow_map_draws_hands_that_can_be_read(studio):
+    found = drawn(studio, 12)
+    assert found["from t = 0.6"] >= 9 / 12
+    assert found["from t = 0.3"] >= 4 / 12
 
 
 def test_a_picture_of_something_else_is_refused_with_the_profile_that_can(studio):
