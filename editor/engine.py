@@ -38,7 +38,16 @@ from rewards.plan import TEMPLATES, Refused, plan
 from rewards.vlm import Calls
 
 _STUDIED = SearchSettings(
-    strength=0.85, renoise=0.7, draws=3, lookahead_steps=2, noise=0.1, guidance=0.8, preserve=8.0, focus=0.95, jitters=2
+    strength=0.7,
+    renoise=0.7,
+    draws=3,
+    lookahead_steps=2,
+    noise=0.1,
+    guidance=0.8,
+    guided=0.8,
+    preserve=8.0,
+    focus=0.95,
+    jitters=2,
 )
 EFFORTS: Mapping[str, SearchSettings] = {
     "fast": _STUDIED.but(particles=4, steps=5, corrections=2),
