@@ -32,6 +32,7 @@ from training.flow_folder import TextEncoders, new_text_encoders, new_transforme
 from training.foresight import Foresight, weights, where_hands_are
 from training.harness import Run, join_others, optimizers, rank, wait_for_others
 from training.train_autoencoder import to_signed
+from training.whiten import WHITENED
 from training.world import TRAIN
 
 FOLDER = RUNS / "flowmap"
@@ -197,7 +198,7 @@ def train(
 
     `batch` is that of each process.
     """
-    vae = AutoencoderTiny.from_pretrained(RUNS / "autoencoder" / "vae" if start is None else start / "vae")
+    vae = AutoencoderTiny.from_pretrained(WHITENED if start is None else start / "vae")
     latents = encode_all(vae)
     shift, factor = scale(vae, latents)
     scenes = [CLOCKS.sample(TRAIN + i) for i in range(len(latents))]

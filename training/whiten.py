@@ -18,8 +18,12 @@ import torch
 from diffusers import AutoencoderTiny, FluxTransformer2DModel
 from torch import Tensor, nn
 
-from training.data import RUNS
+from editor.runtime import prepare
+from training.data import RUNS, Pictures
+from training.train_autoencoder import to_signed
 
+WHITENED = RUNS / "whitened" / "vae"
+"""The autoencoder that the flow map is trained over."""
 DEVIATION = 0.25
 """Of whitened latents: small, where the decoder's bend hardly is one."""
 
@@ -73,13 +77,22 @@ def _turn(layer: nn.Linear, matrix: Tensor) -> None:
     layer.bias.copy_(matrix @ layer.bias)
 
 
+@torch.no_grad()
+def some_latents(vae: AutoencoderTiny, count: int = 4000) -> Tensor:
+    """Latents of the first pictures of the training, (count, C, 16, 16)."""
+    pictures, parts = Pictures(), range(0, count, 50)
+    return torch.cat([vae.encoder(to_signed(pictures[np.arange(first, first + 50)])) for first in parts])
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vae", type=Path, default=RUNS / "autoencoder" / "vae")
-    parser.add_argument("--latents", type=Path, default=RUNS / "latents" / "latents.npy", help="those of --vae")
-    parser.add_argument("--out", type=Path, default=RUNS / "whitened" / "vae")
+    parser.add_argument("--out", type=Path, default=WHITENED)
     arguments = parser.parse_args()
-    stored = torch.from_numpy(np.load(arguments.latents, mmap_mode="r")[:4000].copy()).float()
+    prepare()
     trained = AutoencoderTiny.from_pretrained(arguments.vae)
-    whiten(trained, Whitening.of(stored))
+    found = Whitening.of(some_latents(trained))
+    whiten(trained, found)
+    spread = DEVIATION / torch.linalg.eigvalsh(found.matrix)
+    print(f"Deviations along the directions of the channels: {spread.min():.2f} to {spread.max():.2f}")
     trained.save_pretrained(arguments.out)
