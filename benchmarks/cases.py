@@ -11,7 +11,7 @@ from PIL import Image
 
 from benchmarks.judge import LOOKS, Reading, minutes_off
 from rewards.base import Plan
-from rewards.plan import parse
+from rewards.plan import parse, worked_out
 from training.clock_world import CLOCKS
 from training.clocks import Clock
 from training.world import Request
@@ -51,7 +51,7 @@ class Case:
     @property
     def plan(self) -> Plan:
         """The perfect plan."""
-        return parse(self.request.reply)
+        return parse(worked_out(self.request.reply))
 
     @property
     def changed(self) -> tuple[str, ...]:

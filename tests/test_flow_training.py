@@ -15,7 +15,7 @@ from training.flow_folder import new_transformer, new_vae
 from training.foresight import DIAL, weights, where_hands_are
 from training.see import CELLS, HANDS, PATCHES
 from training.train_flowmap import FlowNetwork, loss
-from training.whiten import DEVIATION, Whitening, carry_over, whiten
+from training.whiten import DEVIATION, Whitening, whiten
 from training.world import TRAIN
 
 CLOCKS = [clocks.sample(TRAIN + i) for i in range(12)]
@@ -126,22 +126,3 @@ def test_a_whitened_autoencoder_encodes_to_whitened_latents_and_decodes_them_as_
             vae(z)[..., inner, inner] for vae, z in ((plain.decoder, small), (white.decoder, found(small)))
         )
         torch.testing.assert_close(after, before, atol=1e-3, rtol=0)
-
-
-def test_a_flow_network_carried_over_says_the_same_of_the_same_latents(uneven):
-    torch.manual_seed(5)
-    transformer = new_transformer(16, 1, 1, CHANNELS, TEXT_WIDTH, POOLED_WIDTH, heads=2)
-    network, found = FlowNetwork(transformer, tiny_text(), compiled=False), Whitening.of(uneven)
-    shift, factor, other = 0.2, 0.7, torch.tensor([0.4, 0.6])
-    said = network.text.encode(*network.text.tokens([CAPTION] * 2))
-    latents = uneven[:2].repeat(1, 1, 2, 2)
-    known = (latents - shift) * factor
-    with torch.no_grad():
-        torch.nn.init.normal_(transformer.proj_out.weight)
-        before = network.velocity(FluxPipeline._pack_latents(known, *known.shape), other, other, said)
-        carry_over(transformer, found, shift, factor)
-        white = found(latents) / DEVIATION
-        after = network.velocity(FluxPipeline._pack_latents(white, *white.shape), other, other, said)
-    was, now = (FluxPipeline._unpack_latents(v, 128, 128, 8) for v in (before, after))
-    turned = torch.einsum("ij,njhw->nihw", found.matrix, was) / (DEVIATION * factor)
-    torch.testing.assert_close(now, turned, atol=1e-3, rtol=1e-3)

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from diffusers import AutoencoderTiny, FluxTransformer2DModel
-from torch import Tensor, nn
+from diffusers import AutoencoderTiny
+from torch import Tensor
 
 from editor.runtime import prepare
 from training.data import RUNS, Pictures
@@ -55,26 +55,6 @@ def whiten(vae: AutoencoderTiny, found: Whitening) -> None:
     last.bias.copy_(found.matrix @ (last.bias - found.mean))
     first.bias.add_(torch.einsum("ijhw,j->i", first.weight, found.mean))
     first.weight.copy_(torch.einsum("ijhw,jk->ikhw", first.weight, back))
-
-
-@torch.no_grad()
-def carry_over(transformer: FluxTransformer2DModel, found: Whitening, shift: float, factor: float) -> None:
-    """Turn a flow network's first and last layer with the latents, so that it need not begin anew.
-
-    `shift` and `factor` normalised the latents that it knew. It then meets the same pictures under other noise.
-    """
-    back = torch.linalg.inv(found.matrix).contiguous() * DEVIATION * factor
-    tokens = torch.kron(back, torch.eye(4))  # FLUX packs two by two places of each channel side by side
-    known = torch.repeat_interleave((found.mean - shift) * factor, 4)
-    into, out = transformer.x_embedder, transformer.proj_out
-    into.bias.add_(into.weight @ known)
-    into.weight.copy_(into.weight @ tokens)
-    _turn(out, torch.linalg.inv(tokens))
-
-
-def _turn(layer: nn.Linear, matrix: Tensor) -> None:
-    layer.weight.copy_(matrix @ layer.weight)
-    layer.bias.copy_(matrix @ layer.bias)
 
 
 @torch.no_grad()
