@@ -1,7 +1,8 @@
 """What every training shares: the schedule, the average of weights, checkpoints to resume from, and the clock.
 
 A training is a function of (seed, images seen): it draws batch k from a generator made of the seed and k, so that a
-run that was stopped and resumed sees the same batches as one that was not.
+run that was stopped and resumed sees the same batches as one that was not. Batches may be made by processes of their
+own, ahead of the step that needs them: a GPU would wait for one.
 """
 
 from __future__ import annotations
@@ -9,14 +10,46 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterable
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import DataLoader, Dataset
+
+Batch = TypeVar("Batch", covariant=True)
+
+SAVED_EVERY = 30.0
+"""Seconds between checkpoints, at least."""
+
+
+def add_machine(parser: ArgumentParser) -> None:
+    """The arguments that say what a training runs on."""
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--workers", type=int, default=0, help="processes that make batches ahead; 0: none")
+
+
+@contextmanager
+def half_precision(device: torch.device) -> Iterator[None]:
+    """bfloat16 where it holds; on a CPU also the attention whose backward pass is fastest there."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.autocast(device.type, torch.bfloat16))
+        if device.type == "cpu":
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        yield
+
+
+def drawn(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """The randomness of one step of a training, another in each process and on each kind of device."""
+    return torch.Generator(device).manual_seed(seed * 1_000_003 + step + 500_009 * rank())
 
 
 def rate(progress: float, warmup: float = 0.02, floor: float = 0.02) -> float:
@@ -79,14 +112,16 @@ class Run:
     images: int = 0
     seconds: float = 0.0
     average: dict[str, Tensor] = field(default_factory=dict)
-    recent: list[dict[str, float]] = field(default_factory=list)
+    recent: list[dict[str, float | Tensor]] = field(default_factory=list)
     """Figures of the steps since the last ones were printed."""
+    saved: float = 0.0
+    """Seconds of training at the last checkpoint."""
 
     def __post_init__(self) -> None:
         self.rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
         self.started = time.monotonic()
         if self.path.exists():
-            self._load(torch.load(self.path, weights_only=True))
+            self._load(torch.load(self.path, weights_only=True, map_location="cpu"))
         if not self.average:
             self.average = {name: p.detach().clone() for name, p in self.modules.named_parameters()}
 
@@ -94,9 +129,19 @@ class Run:
     def path(self) -> Path:
         return self.folder / "checkpoint.pt"
 
-    def generator(self) -> torch.Generator:
-        """The randomness of the coming step, another in each process."""
-        return torch.Generator().manual_seed(self.seed * 1_000_003 + self.step + 500_009 * rank())
+    def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
+        """The randomness of the coming step."""
+        return drawn(self.seed, self.step, device)
+
+    def batches(self, make: Callable[[torch.Generator], Batch], workers: int) -> Iterator[Batch]:
+        """What `make` draws for the coming step and each one after it; by so many processes, or by this one when asked.
+
+        `make` gets the generator of the step; what it returns must not live on a GPU.
+        """
+        # The others are forked before they work, so that they need not load anything again.
+        context = {"multiprocessing_context": "fork", "prefetch_factor": 4} if workers else {}
+        steps = _Steps(make, self.seed)
+        return iter(DataLoader(steps, batch_size=None, sampler=count(self.step), num_workers=workers, **context))
 
     def advance(self, loss: Tensor, images: int, progress: float, clip: float = 1.0) -> None:
         """One optimiser step on the gradient of `loss`, at this share of the training."""
@@ -116,28 +161,34 @@ class Run:
         names = list(self.average)
         torch._foreach_lerp_([self.average[n] for n in names], [parameters[n].detach() for n in names], 1 - decay)
 
-    def tell(self, every: int, **figures: float) -> None:
-        """Remember this step's figures; every so many steps save, and print their means.
+    def tell(self, every: int, **figures: float | Tensor) -> None:
+        """Remember this step's figures; every so many steps print their means, and save if that was not done lately.
 
         Raises FloatingPointError where one is no longer a number: what was saved before it is still good.
         """
         self.recent.append(figures)
         if self.step % every:
             return
-        means = {name: mean(row[name] for row in self.recent) for name in figures}
+        means = {name: mean(float(row[name]) for row in self.recent) for name in figures}
         self.recent.clear()
         broken = [name for name, value in means.items() if not math.isfinite(value)]
         if broken:
             raise FloatingPointError(f"No longer a number: {', '.join(broken)}. Resume at a lower rate of learning.")
-        self.save()
+        self._count_time()
+        if self.seconds - self.saved > SAVED_EVERY:
+            self.save()
         text = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
         print(f"{self.folder.name}: {self.images} images, {self.seconds:.0f} s, {text}", flush=True)
+
+    def _count_time(self) -> None:
+        now = time.monotonic()
+        self.seconds, self.started = self.seconds + now - self.started, now
 
     def save(self) -> None:
         """Write the checkpoint, in the first process alone; a stop while writing loses nothing."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        now = time.monotonic()
-        self.seconds, self.started = self.seconds + now - self.started, now
+        self._count_time()
+        self.saved = self.seconds
         state: dict[str, Any] = {
             "modules": self.modules.state_dict(),
             "average": self.average,
@@ -153,8 +204,10 @@ class Run:
 
     def _load(self, state: dict[str, Any]) -> None:
         self.modules.load_state_dict(state["modules"])
-        self.average = state["average"]
+        parameters = dict(self.modules.named_parameters())
+        self.average = {name: value.to(parameters[name].device) for name, value in state["average"].items()}
         self.step, self.images, self.seconds = state["step"], state["images"], state["seconds"]
+        self.saved = self.seconds
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
 
@@ -164,6 +217,16 @@ class Run:
         with torch.no_grad():
             for name, value in self.average.items():
                 parameters[name].copy_(value)
+
+
+class _Steps(Dataset[Batch], Generic[Batch]):
+    """The batches of a training by the number of their step."""
+
+    def __init__(self, make: Callable[[torch.Generator], Batch], seed: int) -> None:
+        self.make, self.seed = make, seed
+
+    def __getitem__(self, step: int) -> Batch:
+        return self.make(drawn(self.seed, step))
 
 
 def mean(values: Iterable[float]) -> float:
