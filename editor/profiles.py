@@ -102,7 +102,7 @@ _ALL = (
         vlm="studio/vlm",
         size=128,
         two_time=True,
-        text_tokens=32,
+        text_tokens=36,
         plan_template="studio",
         licence="The licence of this repository: free for any use.",
     ),

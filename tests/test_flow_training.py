@@ -11,18 +11,19 @@ from diffusers import FluxPipeline
 
 from tests.tiny_flow import CAPTION, CHANNELS, POOLED_WIDTH, TEXT_WIDTH, tiny_text
 from training import clocks
+from training.data import CHUNK
 from training.flow_folder import new_transformer, new_vae
-from training.foresight import DIAL, weights, where_hands_are
-from training.see import CELLS, HANDS, PATCHES
-from training.train_flowmap import FlowNetwork, loss
-from training.whiten import DEVIATION, Whitening, whiten
+from training.foresight import DIAL, dials, weights, where_hands_are
+from training.see import CELLS, HANDS, PATCHES, hand_table
+from training.train_flowmap import FlowNetwork, Scenes, loss
+from training.whiten import DEVIATION, Whitening, unevenness, whiten
 from training.world import TRAIN
 
 CLOCKS = [clocks.sample(TRAIN + i) for i in range(12)]
 
 
 def test_the_hands_places_stand_where_the_picture_has_the_hands():
-    maps = where_hands_are(CLOCKS)
+    maps = where_hands_are(hand_table(CLOCKS))
     assert maps.shape == (12, PATCHES**2, HANDS * CELLS**2)
     for clock, tokens in zip(CLOCKS, maps, strict=True):
         cells = tokens.reshape(PATCHES, PATCHES, HANDS, CELLS, CELLS).permute(2, 0, 3, 1, 4).reshape(HANDS, 32, 32)
@@ -39,13 +40,13 @@ def test_the_tokens_are_in_the_order_in_which_flux_packs_them():
     packed = FluxPipeline._pack_latents(torch.stack([rows, rows.T])[None], 1, 2, 16, 16)
     down, across = packed[0, :, 0] / 2, packed[0, :, 4] / 2
     clock = CLOCKS[0]
-    heavy = weights([clock])[0] > 1
+    heavy = weights(dials([clock]))[0] > 1
     inside = ((across + 0.5) / 8 - clock.x) ** 2 + ((down + 0.5) / 8 - clock.y) ** 2 < clock.dial**2
     assert torch.equal(heavy, inside)
 
 
 def test_errors_on_the_dial_weigh_more_and_the_mean_weight_is_one():
-    found = weights(CLOCKS)
+    found = weights(dials(CLOCKS))
     assert found.mean() == pytest.approx(1, abs=1e-5)
     assert found.max() / found.min() == pytest.approx(DIAL)
 
@@ -54,16 +55,17 @@ def test_errors_on_the_dial_weigh_more_and_the_mean_weight_is_one():
 def network():
     torch.manual_seed(0)
     transformer = new_transformer(16, 1, 1, CHANNELS, TEXT_WIDTH, POOLED_WIDTH, heads=2)
-    return FlowNetwork(transformer, tiny_text(), compiled=False)
+    return FlowNetwork(transformer, tiny_text(), torch.device("cpu"), compiled=False)
 
 
 def batch(network, off=0):
     latents = torch.randn(3, CHANNELS, 16, 16, generator=torch.Generator().manual_seed(1))
-    return loss(network, latents, CLOCKS[:3], network.text.tokens([CAPTION] * 3), off, torch.Generator().manual_seed(2))
+    shown, ids = CLOCKS[:3], network.text.tokens([CAPTION] * 3)
+    return loss(network, latents, dials(shown), hand_table(shown), ids, off, torch.Generator().manual_seed(2))
 
 
 def test_the_head_reads_the_middle_of_the_last_call_and_only_once(network):
-    truth = where_hands_are(CLOCKS[:3])
+    truth = where_hands_are(hand_table(CLOCKS[:3]))
     with pytest.raises(RuntimeError, match="not called"):
         network.foresight.loss(truth)
     value, _ = batch(network)
@@ -94,6 +96,15 @@ def test_the_teacher_uses_the_average_of_the_weights_and_learns_nothing(network)
     assert "teacher" not in {name.split(".")[0] for name, _ in network.modules.named_parameters()}
 
 
+def test_what_pictures_show_is_the_same_whoever_works_it_out():
+    alone, others = Scenes.of(2 * CHUNK, 0), Scenes.of(2 * CHUNK, 2)
+    assert alone.captions == others.captions
+    assert torch.equal(alone.dials, others.dials)
+    assert torch.equal(alone.hands, others.hands)
+    assert len(alone.captions) == len(alone.dials) == len(alone.hands) == 2 * CHUNK
+    assert torch.equal(alone.dials[: len(CLOCKS)], dials(CLOCKS))
+
+
 # Whitening ---
 
 
@@ -110,6 +121,15 @@ def test_whitened_latents_vary_alike_in_all_directions(uneven):
     white = Whitening.of(uneven)(uneven).movedim(1, -1).flatten(0, -2)
     torch.testing.assert_close(white.T.cov(), DEVIATION**2 * torch.eye(CHANNELS), atol=1e-4, rtol=0)
     torch.testing.assert_close(white.mean(0), torch.zeros(CHANNELS), atol=1e-4, rtol=0)
+
+
+def test_unevenness_is_nothing_for_whitened_latents_and_tells_where_to_go(uneven):
+    found = Whitening.of(uneven)
+    assert unevenness(found(uneven)) < 1e-3 < 1 < unevenness(uneven)
+    assert found.spread.max() / found.spread.min() > 20
+    latents = uneven.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(unevenness(latents), latents)
+    assert unevenness(uneven - 0.01 * slope / slope.norm() * uneven.norm()) < unevenness(uneven)
 
 
 def test_a_whitened_autoencoder_encodes_to_whitened_latents_and_decodes_them_as_before(uneven):

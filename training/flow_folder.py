@@ -23,7 +23,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config,
 
 from editor.twotime import two_time
 
-TEXT_TOKENS = 32
+TEXT_TOKENS = 36
 """Length of the T5 sequence: text tokens cost the transformer as much as the 64 image tokens."""
 POOLED_TOKENS = 40
 """Length of the CLIP sequence, which costs next to nothing."""
@@ -55,9 +55,9 @@ class TextEncoders(NamedTuple):
 
 
 def new_transformer(
-    width: int = 192,
+    width: int = 256,
     double: int = 1,
-    single: int = 5,
+    single: int = 6,
     channels: int = 12,
     text_width: int = 96,
     pooled_width: int = 64,
@@ -86,17 +86,17 @@ def new_transformer(
 def new_vae(
     channels: int = 12,
     width: int = 32,
-    encoder_blocks: tuple[int, ...] = (0, 1, 3, 4),
+    encoder_blocks: tuple[int, ...] = (0, 2, 3, 4),
     decoder_blocks: tuple[int, ...] = (4, 4, 1, 0),
 ) -> AutoencoderTiny:
     """An 8x autoencoder; blocks are counted from the image's resolution (encoder) and from the latent's (decoder).
 
-    A block at full resolution costs 64 times one at the latent's, and the decoder is differentiated at every
-    step of a search, so the defaults put none there. Random weights.
+    A block at full resolution costs 64 times one at the latent's, and the decoder, of this width, is differentiated at
+    every step of a search, so the defaults put none there. The encoder, twice as wide, runs once. Random weights.
     """
     return AutoencoderTiny(
         latent_channels=channels,
-        encoder_block_out_channels=(width,) * len(encoder_blocks),
+        encoder_block_out_channels=(2 * width,) * len(encoder_blocks),
         decoder_block_out_channels=(width,) * len(decoder_blocks),
         num_encoder_blocks=encoder_blocks,
         num_decoder_blocks=decoder_blocks,

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.clocks import Clock
-from training.pictures import Shown
-from training.see import CELLS, HANDS, PATCHES, hands_of
+from training.see import CELLS, HANDS, PATCHES, covered
 
 DIAL = 3.0
 """How much more than any other an error on the dial weighs."""
@@ -46,18 +45,22 @@ class Foresight(nn.Module):
         return F.binary_cross_entropy_with_logits(logits.float(), truth)
 
 
-def where_hands_are(scenes: Sequence[Clock]) -> Float[Tensor, "batch tokens cells"]:
-    """How much of each cell of each token each hand covers, in [0, 1]; tokens row by row, as FLUX packs them."""
-    still = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).expand(len(scenes), 2, 3)
-    maps = hands_of(Shown(list(scenes), torch.empty(0), still))
-    split = maps.unflatten(3, (PATCHES, CELLS)).unflatten(2, (PATCHES, CELLS))
+def where_hands_are(hands: Float[Tensor, "batch hands 7"]) -> Float[Tensor, "batch tokens cells"]:
+    """How much of each cell of each token each hand of a `hand_table` covers, in [0, 1]; row by row, as FLUX packs."""
+    still = torch.eye(2, 3, device=hands.device).expand(len(hands), 2, 3)
+    split = covered(hands, still).unflatten(3, (PATCHES, CELLS)).unflatten(2, (PATCHES, CELLS))
     return split.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
-def weights(scenes: Sequence[Clock]) -> Float[Tensor, "batch tokens"]:
+def dials(scenes: Sequence[Clock]) -> Float[Tensor, "batch 3"]:
+    """Centre x, y and radius inside the rim."""
+    return torch.tensor([[c.x, c.y, c.dial] for c in scenes])
+
+
+def weights(dials: Float[Tensor, "batch 3"]) -> Float[Tensor, "batch tokens"]:
     """How much the error of each token counts: DIAL inside the rim, 1 outside, over the mean of all."""
-    place = (torch.arange(PATCHES) + 0.5) / PATCHES
+    place = (torch.arange(PATCHES, device=dials.device) + 0.5) / PATCHES
     across, down = torch.meshgrid(place, place, indexing="xy")
-    x, y, dial = torch.tensor([[c.x, c.y, c.dial] for c in scenes]).T[..., None, None]
-    found = torch.where((across - x).square() + (down - y).square() < dial.square(), DIAL, 1.0)
+    x, y, radius = dials.T[..., None, None]
+    found = torch.where((across - x).square() + (down - y).square() < radius.square(), DIAL, 1.0)
     return (found / found.mean()).flatten(1)

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from editor import images
 from editor.adapters import LatentCodec
 from editor.engine import EFFORTS, Editor
-from editor.models import Models, load_profile
+from editor.models import Hardware, Models, load_profile
 from editor.profiles import PROFILES
 from editor.runtime import prepare
 from editor.types import EditRequest
@@ -119,11 +119,13 @@ if __name__ == "__main__":
     parser.add_argument("--flow", type=Path, help="a FluxPipeline folder; the studio's own by default")
     parser.add_argument("--vlm", type=Path, help="a Qwen2.5-VL folder; the studio's own by default")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     arguments = parser.parse_args()
     prepare(arguments.threads)
     own = load_profile("studio").place
     place = replace(own, flow=arguments.flow or own.flow, vlm=arguments.vlm or own.vlm)
-    studio = Editor(Models(replace(PROFILES["studio"], least_psnr=0.0), place))
+    hardware = Hardware(torch.device(arguments.device))
+    studio = Editor(Models(replace(PROFILES["studio"], least_psnr=0.0), place, hardware))
     kept: list[Found] = []
     drawn = torch.Generator().manual_seed(arguments.first)
     for kind, count in (("look-aheads", arguments.lookaheads), ("attacks", arguments.attacks)):

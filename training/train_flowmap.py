@@ -1,6 +1,7 @@
 """Train the studio's flow map: `python -m training.train_flowmap` (encodes the pictures first; resumes by itself).
 
-With two idle cores, `torchrun --nproc-per-node 2 -m training.train_flowmap --compile --threads 1` trains with both.
+With two idle cores, `torchrun --nproc-per-node 2 -m training.train_flowmap --compile --threads 1` trains with both; on
+a GPU, `--device cuda --compile --batch 1024`.
 
 One network v(x, s, t) for latents of the trained autoencoder, conditioned on captions with dropout. On the diagonal it
 learns the velocity by flow matching; off it, it learns from itself that a jump is two shorter ones (the semigroup law
@@ -11,28 +12,28 @@ foresee the hands.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from diffusers import AutoencoderTiny, FluxPipeline, FluxTransformer2DModel
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTokenizer
 
 from editor.runtime import prepare
 from editor.twotime import load_two_time
 from training import clocks
 from training.clock_world import CLOCKS
-from training.data import RUNS, Pictures
+from training.data import CHUNK, RUNS, Pictures
 from training.flow_folder import TextEncoders, new_text_encoders, new_transformer, save_pipeline
-from training.foresight import Foresight, weights, where_hands_are
-from training.harness import Run, join_others, optimizers, rank, wait_for_others
-from training.train_autoencoder import to_signed
-from training.whiten import WHITENED
+from training.foresight import Foresight, dials, weights, where_hands_are
+from training.harness import Run, add_machine, half_precision, join_others, optimizers, rank, wait_for_others
+from training.see import hand_table
+from training.train_autoencoder import VAE, to_signed
 from training.world import TRAIN
 
 FOLDER = RUNS / "flowmap"
@@ -42,25 +43,57 @@ DROPOUT = 0.1
 """Share of captions left out."""
 
 
+class Scenes(NamedTuple):
+    """What the rendered pictures show, in their order, as far as the training needs it."""
+
+    captions: list[str]
+    dials: Tensor
+    """(N, 3): see `foresight.dials`."""
+    hands: Tensor
+    """(N, HANDS, 7): see `see.hand_table`."""
+
+    @classmethod
+    def of(cls, count: int, workers: int) -> Scenes:
+        """The first `count`, worked out by so many processes."""
+        firsts = range(0, count, CHUNK)
+        if workers:
+            with ProcessPoolExecutor(workers) as pool:
+                parts = list(pool.map(_described, firsts))
+        else:
+            parts = [_described(first) for first in firsts]
+        captions, dial, hands = zip(*parts, strict=True)
+        numbers = [torch.from_numpy(np.concatenate(part)) for part in (dial, hands)]
+        return cls([said for part in captions for said in part], *numbers)
+
+
+def _described(first: int) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Those of a chunk; arrays, since tensors would travel between processes by open files."""
+    scenes = [CLOCKS.sample(TRAIN + first + i) for i in range(CHUNK)]
+    rng = Random(f"captions {first}")
+    return [prompt(scene, rng) for scene in scenes], dials(scenes).numpy(), hand_table(scenes).numpy()
+
+
 @torch.no_grad()
 def encode_all(
-    vae: AutoencoderTiny, folder: Path = RUNS / "latents", decoded: Path | None = RUNS / "decoded"
+    vae: AutoencoderTiny,
+    device: torch.device,
+    folder: Path = RUNS / "latents",
+    decoded: Path | None = RUNS / "decoded",
 ) -> Tensor:
     """Latents of every rendered picture, half precision (N, C, 16, 16); once also some reconstructions, for the VLM."""
     file, pictures = folder / "latents.npy", Pictures()
     if not file.exists():
-        vae, parts = vae.to(memory_format=torch.channels_last), []
+        vae, parts = deepcopy(vae).to(device, memory_format=torch.channels_last), []
         for chunk in pictures.chunks:
-            with torch.autocast("cpu", torch.bfloat16):
-                latents = torch.cat(
-                    [vae.encoder(to_signed(np.asarray(chunk[i : i + 50]))) for i in range(0, len(chunk), 50)]
-                )
-                parts.append(latents.half())
+            with half_precision(device):
+                pixels = torch.from_numpy(np.array(chunk)).split(50)
+                latents = torch.cat([vae.encoder(to_signed(part.to(device))) for part in pixels])
+                parts.append(latents.half().cpu())
                 if decoded is not None and len(parts) <= 10:
                     images = torch.cat([vae.decoder(part.float()).float() for part in latents.split(50)])
                     decoded.mkdir(parents=True, exist_ok=True)
-                    pixels = images.add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
-                    np.save(decoded / f"{len(parts) - 1:08d}.npy", pixels.numpy())
+                    seen = images.add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+                    np.save(decoded / f"{len(parts) - 1:08d}.npy", seen.cpu().numpy())
         folder.mkdir(parents=True, exist_ok=True)
         np.save(file, torch.cat(parts).numpy())
     return torch.from_numpy(np.load(file))
@@ -77,16 +110,18 @@ def scale(vae: AutoencoderTiny, latents: Tensor) -> tuple[float, float]:
 class FlowNetwork:
     """The transformer and the text encoders as one function of tensors, in our time."""
 
-    def __init__(self, transformer: FluxTransformer2DModel, text: TextEncoders, compiled: bool) -> None:
-        self.text = text
+    def __init__(
+        self, transformer: FluxTransformer2DModel, text: TextEncoders, device: torch.device, compiled: bool
+    ) -> None:
+        self.text, self.device = text, device
         self.transformer, self.foresight = transformer, Foresight(transformer)
         parts = {"transformer": transformer, "clip": text.clip, "t5": text.t5, "foresight": self.foresight}
-        self.modules = nn.ModuleDict(parts)
+        self.modules = nn.ModuleDict(parts).to(device)
         self.teacher = deepcopy(transformer).requires_grad_(False)
         if compiled:
             for network in (self.transformer, self.teacher):
                 network.compile_repeated_blocks(dynamic=False)
-        self.image_ids = FluxPipeline._prepare_latent_image_ids(1, SIDE // 2, SIDE // 2, "cpu", torch.float32)
+        self.image_ids = FluxPipeline._prepare_latent_image_ids(1, SIDE // 2, SIDE // 2, device, torch.float32)
 
     def inputs(self, tokens: Tensor, s: Tensor, t: Tensor, said: tuple[Tensor, Tensor]) -> dict[str, object]:
         """Keyword arguments of the transformer for packed latents (B, 64, 4 C) between times s and t."""
@@ -98,7 +133,7 @@ class FlowNetwork:
             "encoder_hidden_states": sequence,
             "pooled_projections": pooled,
             "img_ids": self.image_ids,
-            "txt_ids": torch.zeros(sequence.shape[1], 3),
+            "txt_ids": torch.zeros(sequence.shape[1], 3, device=self.device),
             "return_dict": False,
         }
 
@@ -119,31 +154,35 @@ class FlowNetwork:
 
 def times(count: int, generator: torch.Generator) -> Tensor:
     """Times for flow matching: logistic-normal around the middle, a fifth of them uniform."""
-    normal = torch.sigmoid(-0.2 + 1.1 * torch.randn(count, generator=generator))
-    uniform = torch.rand(count, generator=generator)
-    return torch.where(torch.rand(count, generator=generator) < 0.2, uniform, normal)
+    device = generator.device
+    normal = torch.sigmoid(-0.2 + 1.1 * torch.randn(count, generator=generator, device=device))
+    uniform, which = torch.rand(2, count, generator=generator, device=device)
+    return torch.where(which < 0.2, uniform, normal)
 
 
 def jumps(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """(s, u, t) with s < u < t; half of the jumps end at the image."""
-    s = 0.98 * torch.rand(count, generator=generator)
-    reach = torch.rand(count, generator=generator)
-    t = torch.where(torch.rand(count, generator=generator) < 0.5, torch.ones(count), s + (1 - s) * reach)
-    u = s + (t - s) * (0.25 + 0.5 * torch.rand(count, generator=generator))
-    return s, u, t
+    start, reach, which, middle = torch.rand(4, count, generator=generator, device=generator.device)
+    s = 0.98 * start
+    t = torch.where(which < 0.5, 1.0, s + (1 - s) * reach)
+    return s, s + (t - s) * (0.25 + 0.5 * middle), t
 
 
 def loss(
     network: FlowNetwork,
     x1: Tensor,
-    scenes: Sequence[clocks.Clock],
+    dial: Tensor,
+    hands: Tensor,
     ids: tuple[Tensor, Tensor],
     off: int,
     generator: torch.Generator,
-) -> tuple[Tensor, dict[str, float]]:
-    """Flow matching on all but the last `off` of the batch, self-distillation on those; (loss, each part's error)."""
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Flow matching on all but the last `off` of the batch, self-distillation on those; (loss, each part's error).
+
+    Latents x1 (B, C, 16, 16) with the rows of `Scenes` that belong to them.
+    """
     packed = FluxPipeline._pack_latents(x1, *x1.shape)
-    noise = torch.randn(packed.shape, generator=generator)
+    noise = torch.randn(packed.shape, generator=generator, device=packed.device)
     said = network.text.encode(*ids)
     on = len(x1) - off
     s = times(len(x1), generator)
@@ -159,10 +198,10 @@ def loss(
         share = ((u - s[on:]) / (t[on:] - s[on:]))[:, None, None]
         target[on:] = share * first + (1 - share) * second
     error = (network.velocity(x, s, t, said) - target).square().mean(2)
-    foreseen = network.foresight.loss(where_hands_are(scenes))
-    value = (error * weights(scenes)).mean() + foreseen
+    foreseen = network.foresight.loss(where_hands_are(hands))
+    value = (error * weights(dial)).mean() + foreseen
     parts = {"flow matching": error[:on].mean(), "jumps": error[on:].mean() if off else error.new_zeros(())}
-    return value, {name: float(part.detach()) for name, part in (parts | {"hands' places": foreseen}).items()}
+    return value, {name: part.detach() for name, part in (parts | {"hands' places": foreseen}).items()}
 
 
 def prompt(scene: clocks.Clock, rng: Random) -> str:
@@ -192,39 +231,32 @@ def _kept(tokenizer: CLIPTokenizer) -> CLIPTokenizer:
 
 
 def train(
-    total: int, batch: int, lr: float, compiled: bool, start: Path | None = None
+    total: int, batch: int, lr: float, compiled: bool, device: torch.device, workers: int, start: Path | None = None
 ) -> tuple[FlowNetwork, AutoencoderTiny]:
-    """Train until `total` images were seen: a fifth on the diagonal alone, then a sixth of each batch off it.
+    """Train until `total` images were seen: a fifth on the diagonal alone, then a fourth of each batch off it.
 
     `batch` is that of each process.
     """
-    vae = AutoencoderTiny.from_pretrained(WHITENED if start is None else start / "vae")
-    latents = encode_all(vae)
+    vae = AutoencoderTiny.from_pretrained(VAE if start is None else start / "vae")
+    latents = encode_all(vae, device)
     shift, factor = scale(vae, latents)
-    scenes = [CLOCKS.sample(TRAIN + i) for i in range(len(latents))]
-    rng = Random(0)
-    captions = [prompt(scene, rng) for scene in scenes]
-    network = FlowNetwork(*networks(captions[:8000], latents.shape[1], start), compiled)
-    clip_ids, t5_ids = (
-        torch.cat(part)
-        for part in zip(
-            *(network.text.tokens(captions[i : i + 2000]) for i in range(0, len(captions), 2000)), strict=True
-        )
-    )
-    empty = network.text.tokens([""])
+    scenes = Scenes.of(len(latents), workers)
+    network = FlowNetwork(*networks(scenes.captions[:8000], latents.shape[1], start), device, compiled)
+    said = [network.text.tokens(scenes.captions[i : i + 2000]) for i in range(0, len(latents), 2000)]
+    table = [torch.cat(ids) for ids in zip(*said, strict=True)]
+    clip_ids, t5_ids, latents, dial, hands = (x.to(device) for x in (*table, latents, scenes.dials, scenes.hands))
+    empty = [ids.to(device) for ids in network.text.tokens([""])]
     run = Run(FOLDER, network.modules, optimizers(network.modules, lr), decay=0.9995)
     network.follow(run.average)
     while run.images < total:
-        generator = run.generator()
-        rows = torch.randint(len(latents), (batch,), generator=generator)
-        silent = torch.rand(batch, generator=generator) < DROPOUT
-        ids = tuple(
-            torch.where(silent[:, None], none, said[rows]) for said, none in zip((clip_ids, t5_ids), empty, strict=True)
-        )
+        generator = run.generator(device)
+        rows = torch.randint(len(latents), (batch,), generator=generator, device=device)
+        silent = torch.rand(batch, 1, generator=generator, device=device) < DROPOUT
+        ids = tuple(torch.where(silent, none, own[rows]) for own, none in zip((clip_ids, t5_ids), empty, strict=True))
         x1 = (latents[rows].float() - shift) * factor
-        off = batch // 6 if run.images > total / 5 else 0
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            value, told = loss(network, x1, [scenes[row] for row in rows.tolist()], ids, off, generator)
+        off = batch // 4 if run.images > total / 5 else 0
+        with half_precision(device):
+            value, told = loss(network, x1, dial[rows], hands[rows], ids, off, generator)
         run.advance(value, batch, run.images / total)
         run.tell(100, **told)
     run.save()
@@ -239,12 +271,15 @@ if __name__ == "__main__":
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--compile", action="store_true", help="compile the network's blocks: a minute, then faster")
     parser.add_argument("--init", type=Path, help="a trained folder to go on from where there is no checkpoint")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=FOLDER / "flow")
-    arguments = parser.parse_args()
-    prepare(arguments.threads)
+    add_machine(parser)
+    chosen = parser.parse_args()
+    prepare(chosen.threads)
     join_others()
-    trained, autoencoder = train(arguments.images, arguments.batch, arguments.lr, arguments.compile, arguments.init)
+    trained, autoencoder = train(
+        chosen.images, chosen.batch, chosen.lr, chosen.compile, torch.device(chosen.device), chosen.workers, chosen.init
+    )
     if rank() == 0:
-        size = save_pipeline(arguments.out, trained.transformer, autoencoder, trained.text)
-        print(f"{size / 1e6:.1f} MB in {arguments.out}")
+        trained.modules.cpu()
+        size = save_pipeline(chosen.out, trained.transformer, autoencoder, trained.text)
+        print(f"{size / 1e6:.1f} MB in {chosen.out}")
