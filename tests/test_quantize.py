@@ -72,6 +72,17 @@ def test_outputs_and_input_gradients_are_those_of_the_dequantised_network(networ
         torch.testing.assert_close(quantized, reference, rtol=1e-3, atol=1e-4)
 
 
+def test_a_pass_without_gradients_leaves_those_with_possible():
+    layer = quantize_nf4(nn.Sequential(nn.Linear(64, 64)), CPU, torch.float32).eval()
+    x = torch.randn(2, 64, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        before = layer(x)
+    after = layer(x.requires_grad_())
+    torch.testing.assert_close(after.detach(), before)
+    after.sum().backward()
+    assert x.grad.abs().sum() > 0
+
+
 def test_a_lora_on_a_quantised_layer_stays_whole():
     layer = nn.ModuleDict({"base_layer": nn.Linear(64, 64), "lora_A": nn.ModuleDict({"x": nn.Linear(64, 2)})})
     quantize_nf4(layer, CPU, torch.float32)
