@@ -38,7 +38,7 @@ class WindowAttention(nn.Module):
         out = torch.empty_like(hidden_states, dtype=value.dtype)
         owner = lengths.repeat_interleave(lengths)
         for length in lengths.unique().tolist():
-            rows = (owner == length).nonzero()[:, 0]
+            rows = (owner == length).nonzero()[:, 0].to(hidden_states.device)
             out = out.index_copy(0, rows, self._attend(query[rows], key[rows], value[rows], length))
         return self.proj(out)
 

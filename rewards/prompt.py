@@ -20,9 +20,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -49,14 +50,27 @@ class Packed:
     ids: Int[Tensor, "rows length"]
     offset: Int[Tensor, "rows length"]
     """Place of each token in its own conversation: indexes the rope positions."""
-    attends: Bool[Tensor, "rows 1 length length"]
-    """True where a query (third axis) may see a key (fourth)."""
+    segment: Int[Tensor, "rows length"]
+    """0 in the part that all questions share, then the number of each question from 1, -1 in padding."""
     image: tuple[int, int]
     """Where the image's tokens start and end, the same in every row."""
     ends: Int[Tensor, "rows questions"]
     """Place of each prompt's last token: what it predicts begins the answer."""
     answers: Int[Tensor, "tokens 4"]
     """(row, question, place, token) for each answer token: the hidden state at `place` predicts it."""
+
+    @property
+    def attends(self) -> Bool[Tensor, "rows 1 length length"]:
+        """True where a query (third axis) may see a key (fourth)."""
+        same = self.segment[:, :, None] == self.segment[:, None, :]
+        return (same | (self.segment == _SHARED)[:, None, :]).tril()[:, None]
+
+    def to(self, device: torch.device) -> Packed:
+        """The same rows on another device."""
+        moved = {
+            name: part.to(device, non_blocking=True) for name, part in vars(self).items() if isinstance(part, Tensor)
+        }
+        return replace(self, **moved)
 
 
 class Prompter:
@@ -120,16 +134,15 @@ class Prompter:
         length = max(len(layout.ids) for layout in layouts)
 
         def table(values: Iterator[list[int]], fill: int) -> Tensor:
-            return torch.tensor([v + [fill] * (length - len(v)) for v in values], device=device)
+            # By way of numpy, which reads long lists several times as fast.
+            rows = np.array([v + [fill] * (length - len(v)) for v in values], np.int64)
+            return torch.from_numpy(rows).to(device)
 
-        segment = table((layout.segment for layout in layouts), _PADDING)
-        same = segment[:, :, None] == segment[:, None, :]
-        attends = (same | (segment == _SHARED)[:, None, :]).tril()[:, None]
         answers = [(r, *target) for r, layout in enumerate(layouts) for target in layout.answers]
         return Packed(
             ids=table((layout.ids for layout in layouts), self.tokenizer.pad_token_id),
             offset=table((layout.offset for layout in layouts), 0),
-            attends=attends,
+            segment=table((layout.segment for layout in layouts), _PADDING),
             image=layouts[0].image,
             ends=torch.tensor([layout.ends for layout in layouts], device=device),
             answers=torch.tensor(answers, dtype=torch.long, device=device).reshape(-1, 4),

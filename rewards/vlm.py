@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from rewards.attention import WindowAttention
@@ -223,23 +223,35 @@ class VLM:
         """The rows as tensors, with positions (3, R, L) and an additive attention mask (R, 1, L, L)."""
         if (grid, rows) in self._layouts:
             return self._layouts[grid, rows]
-        merge = self.processor.image_processor.merge_size
-        packed = self.prompter.pack(rows, grid[0] * grid[1] * grid[2] // merge**2, self.device)
-        start, stop = packed.image
-        # The model's own rule for one conversation as long as the longest; all share its positions.
-        kind = torch.zeros(1, int(packed.offset.max()) + 1, dtype=torch.int, device=self.device)
-        kind[:, start:stop] = 1
-        rope, _ = self.model.model.get_rope_index(
-            torch.zeros_like(kind, dtype=torch.long), kind, image_grid_thw=torch.tensor([grid], device=self.device)
-        )
-        mask = torch.zeros(packed.attends.shape, dtype=self.text.embed_tokens.weight.dtype, device=self.device)
-        mask.masked_fill_(~packed.attends, torch.finfo(mask.dtype).min)
-        layout = packed, rope[:, 0][:, packed.offset], mask
+        packed, positions = self.arrange(grid, rows)
+        packed = packed.to(self.device)
+        layout = packed, positions.to(self.device), self.mask(packed)
         if len(rows) == 1:
             if len(self._layouts) >= _REMEMBERED:
                 self._layouts.pop(next(iter(self._layouts)))
             self._layouts[grid, rows] = layout
         return layout
+
+    def arrange(
+        self, grid: tuple[int, int, int], rows: Sequence[Sequence[Question]]
+    ) -> tuple[Packed, Int[Tensor, "3 rows length"]]:
+        """The rows with their positions, on the CPU; needs the tokenizer and no weights."""
+        merge = self.processor.image_processor.merge_size
+        packed = self.prompter.pack(rows, grid[0] * grid[1] * grid[2] // merge**2, torch.device("cpu"))
+        start, stop = packed.image
+        # The model's own rule for one conversation as long as the longest; all share its positions.
+        kind = torch.zeros(1, int(packed.offset.max()) + 1, dtype=torch.int)
+        kind[:, start:stop] = 1
+        rope, _ = self.model.model.get_rope_index(
+            torch.zeros_like(kind, dtype=torch.long), kind, image_grid_thw=torch.tensor([grid])
+        )
+        return packed, rope[:, 0][:, packed.offset]
+
+    def mask(self, packed: Packed) -> Float[Tensor, "rows 1 length length"]:
+        """What is added to the text tower's attention: 0 where a token may look, else the least number."""
+        attends = packed.attends
+        mask = torch.zeros(attends.shape, dtype=self.text.embed_tokens.weight.dtype, device=attends.device)
+        return mask.masked_fill_(~attends, torch.finfo(mask.dtype).min)
 
     def read(
         self, features: Features, packed: Packed, positions: Tensor, mask: Tensor, cache: DynamicCache | None = None

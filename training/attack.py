@@ -23,10 +23,11 @@ def attacked(
     """Images (B, 3, H, W) in [0, 1], each changed by up to a radius drawn from [0, reach] in L2, to raise `loss`.
 
     Projected gradient ascent from a random place half-way out; one backward pass for each step. `loss` of the batch
-    must be a mean or sum over images. Detached.
+    must be a mean or sum over images. `generator` lives where the images do. Detached.
     """
-    radius = reach * torch.rand(len(images), 1, 1, 1, generator=generator)
-    change = 0.5 * radius * _unit(torch.randn(images.shape, generator=generator))
+    place = {"generator": generator, "device": images.device}
+    radius = reach * torch.rand(len(images), 1, 1, 1, **place)
+    change = 0.5 * radius * _unit(torch.randn(images.shape, **place))
     for _ in range(steps):
         moved = (images + change).clamp(0, 1).requires_grad_()
         (slope,) = torch.autograd.grad(loss(moved), moved)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 from random import Random
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,31 +17,23 @@ from training.mixes import mixed
 from training.world import TRAIN
 
 
-class Shown(NamedTuple):
-    """A batch of pictures with what they show."""
-
-    scenes: list[clocks.Clock]
-    images: Tensor
-    """(B, 3, 128, 128) in [0, 1]."""
-    theta: Tensor
-    """(B, 2, 3): where each place of a picture was before it was moved; sides run from -1 to 1."""
-
-    def only(self, rows: list[int]) -> Shown:
-        """These pictures alone."""
-        return Shown([self.scenes[i] for i in rows], self.images[rows], self.theta[rows])
+def to_images(pixels: Tensor) -> Tensor:
+    """(B, H, W, 3) of 8 bits to (B, 3, H, W) in [0, 1], on the same device."""
+    return pixels.permute(0, 3, 1, 2).float().div(255)
 
 
 def augment(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Shift, scale, blur, contrast and noise for images (B, 3, H, W) in [0, 1]; nothing that changes an answer.
 
-    Returns the images and the affine maps (B, 2, 3) from places after to places before.
+    Returns the images and the affine maps (B, 2, 3) from places after to places before; sides run from -1 to 1.
+    `generator` lives where the images do.
     """
-    batch = len(images)
+    batch, device = len(images), images.device
 
     def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(batch, generator=generator)
+        return low + (high - low) * torch.rand(batch, generator=generator, device=device)
 
-    theta = torch.zeros(batch, 2, 3)
+    theta = torch.zeros(batch, 2, 3, device=device)
     theta[:, 0, 0] = theta[:, 1, 1] = uniform(0.92, 1.08)
     theta[:, 0, 2], theta[:, 1, 2] = uniform(-0.08, 0.08), uniform(-0.08, 0.08)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
@@ -52,7 +43,7 @@ def augment(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]
     moved = moved.lerp(soft, share)
     moved = moved * uniform(0.94, 1.06)[:, None, None, None] + uniform(-0.03, 0.03)[:, None, None, None]
     noise = (uniform(-0.04, 0.05).clamp(min=0))[:, None, None, None]
-    return (moved + noise * torch.randn(moved.shape, generator=generator)).clamp(0, 1), theta
+    return (moved + noise * torch.randn(moved.shape, generator=generator, device=device)).clamp(0, 1), theta
 
 
 class Source:
@@ -73,8 +64,8 @@ class Source:
         self.timed = [f for f in found if f.minutes != finds.TIMELESS]
         self.timeless = [f for f in found if f.minutes == finds.TIMELESS]
 
-    def batch(self, size: int, generator: torch.Generator) -> Shown:
-        """So many pictures, drawn and moved with `generator`."""
+    def batch(self, size: int, generator: torch.Generator) -> tuple[list[clocks.Clock], Tensor]:
+        """So many clocks and their pictures, 8 bits (size, 128, 128, 3), drawn with `generator`."""
         some = size // 3 if self.decoded else 0
         between = size // 6 if self.mixed else 0
         few = size // 8 if self.timed else 0
@@ -93,13 +84,12 @@ class Source:
             drawn = [self.timed[i] for i in torch.randint(len(self.timed), (few,), generator=generator).tolist()]
             pixels.append(np.stack([f.pixels for f in drawn]))
             scenes += [finds.shown_clock(f) for f in drawn]
-        clear = torch.from_numpy(np.concatenate(pixels)).permute(0, 3, 1, 2).float().div(255)
-        return Shown(scenes, *augment(clear, generator))
+        return scenes, torch.from_numpy(np.concatenate(pixels))
 
     def without_time(
         self, scenes: list[clocks.Clock], generator: torch.Generator
     ) -> tuple[list[clocks.Clock], list[int | None], Tensor]:
-        """As many clocks that show no time, the time each was to show if a search made it, and their images.
+        """As many clocks that show no time, the time each was to show if a search made it, and their pictures.
 
         Three quarters are what searches have shown, as far as there are such; the others are made from `scenes`.
         """
@@ -107,33 +97,33 @@ class Source:
         known = min(3 * len(scenes) // 4, len(self.timeless))
         drawn = rng.sample(self.timeless, known)
         made = timeless(scenes[known:], rng)
-        if drawn:
-            seen = torch.from_numpy(np.stack([f.pixels for f in drawn])).permute(0, 3, 1, 2).float().div(255)
-            made = torch.cat([seen, made])
+        pixels = torch.from_numpy(np.stack([*(f.pixels for f in drawn), *made]))
         shown = [finds.shown_clock(f) for f in drawn] + scenes[known:]
         asked = [None if f.asked == finds.TIMELESS else f.asked for f in drawn] + [None] * (len(scenes) - known)
-        return shown, asked, augment(made, generator)[0]
+        return shown, asked, pixels
 
 
 def spoil(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Images of which nothing can be said any more: shuffled tiles, heavy blur or noise; (B, 3, H, W) in [0, 1]."""
-    spoilt = []
-    for image in images:
-        kind = int(torch.randint(3, (), generator=generator))
-        if kind == 0:
-            tiles = image.unfold(1, 16, 16).unfold(2, 16, 16).reshape(3, 64, 16, 16)
-            tiles = tiles[:, torch.randperm(64, generator=generator)].reshape(3, 8, 8, 16, 16)
-            spoilt.append(tiles.permute(0, 1, 3, 2, 4).reshape(3, 128, 128))
-        elif kind == 1:
-            tiny = F.avg_pool2d(image[None], 32)
-            spoilt.append(F.interpolate(tiny, size=128, mode="bilinear")[0])
-        else:
-            spoilt.append((0.3 * image + 0.35 + 0.3 * torch.randn(image.shape, generator=generator)).clamp(0, 1))
-    return torch.stack(spoilt)
+    """Images of which nothing can be said any more: shuffled tiles, heavy blur or noise; (B, 3, H, W) in [0, 1].
+
+    `generator` lives where the images do.
+    """
+    batch, place = len(images), {"generator": generator, "device": images.device}
+    kind = torch.randint(3, (batch, 1, 1, 1), **place)
+    tiles = images.unfold(2, 16, 16).unfold(3, 16, 16).flatten(2, 3)
+    order = torch.rand(batch, tiles.shape[2], **place).argsort(1)
+    tiles = tiles.gather(2, order[:, None, :, None, None].expand_as(tiles))
+    shuffled = tiles.unflatten(2, (images.shape[2] // 16, -1)).transpose(3, 4).reshape(images.shape)
+    blurred = F.interpolate(F.avg_pool2d(images, 32), size=images.shape[2:], mode="bilinear")
+    noisy = (0.3 * images + 0.35 + 0.3 * torch.randn(images.shape, **place)).clamp(0, 1)
+    return torch.where(kind == 0, shuffled, torch.where(kind == 1, blurred, noisy))
 
 
-def timeless(scenes: list[clocks.Clock], rng: Random) -> Tensor:
-    """Clocks like these that show no time: with two pairs of hands at half strength, or with one hand missing."""
+def timeless(scenes: list[clocks.Clock], rng: Random) -> list[np.ndarray]:
+    """Clocks like these that show no time: with two pairs of hands at half strength, or with one hand missing.
+
+    Pictures (128, 128, 3) of 8 bits.
+    """
     made = []
     for clock in scenes:
         kind = rng.randrange(4)
@@ -145,5 +135,5 @@ def timeless(scenes: list[clocks.Clock], rng: Random) -> Tensor:
         else:
             gone = {("hour_hand", "minute_hand")[kind - 2]: (0.01, 0.01)}
             pixels = np.asarray(clocks.render(replace(clock, tail=0.0, **gone)), np.float32)
-        made.append(torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1) / 255)
-    return torch.stack(made)
+        made.append(pixels.round().astype(np.uint8))
+    return made

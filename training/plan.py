@@ -9,50 +9,77 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import torch
-from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch import Tensor, nn
 
 from rewards.prompt import Question
-from rewards.vlm import VLM
+from rewards.vlm import VLM, Features
+from training.asked import Asked, lay_out, likelihoods, likelihoods_and_truths, nats
 from training.attack import attacked
 from training.clocks import Clock
-from training.harness import Run, optimizers
-from training.pictures import Source
-from training.speak import answers_loss, asked_and_answered, per_token, planned, row
+from training.harness import Run, half_precision, optimizers
+from training.pictures import Source, augment, to_images
+from training.speak import answers_loss, grid_of, planned, row
+from training.tower import look
 
 HARD = ("relative", "two", "three")
 """Kinds of instruction that three fifths of the plans are about."""
 
 
-def learn_to_plan(vlm: VLM, folder: Path, total: int, batch: int = 24, lr: float = 5e-4) -> None:
-    """Train the text tower until `total` pictures were seen; goes on from a checkpoint in `folder`.
+class Lesson(NamedTuple):
+    """A batch of pictures with what is asked about them, as a worker makes it."""
+
+    pixels: Tensor
+    """8 bits, (B, 128, 128, 3)."""
+    long: Asked
+    """A plan for each of the first two thirds."""
+    short: Asked
+    """Ten questions about each of the others."""
+
+
+def lesson(vlm: VLM, source: Source, batch: int, generator: torch.Generator) -> Lesson:
+    """The batch of one step."""
+    rng = Random(int(torch.randint(2**31, (), generator=generator)))
+    scenes, pixels = source.batch(batch, generator)
+    calm, grid = 2 * batch // 3, grid_of(vlm, pixels)
+    plans = [order(scene, rng) for scene in scenes[:calm]]
+    rows = [row(scene, rng) for scene in scenes[calm:]]
+    return Lesson(pixels, lay_out(vlm, grid, plans), lay_out(vlm, grid, rows))
+
+
+def learn_to_plan(vlm: VLM, folder: Path, total: int, batch: int = 24, lr: float = 5e-4, workers: int = 0) -> None:
+    """Train the text tower where it is until `total` pictures were seen; goes on from a checkpoint in `folder`.
 
     Two thirds of a batch have a plan each. The others, attacked, have ten short questions each, as in `training.speak`:
-    what was learned there must not be forgotten.
+    what was learned there must not be forgotten. No pictures: nothing is changed, whatever the folder holds.
     """
+    if not total:
+        return
     vlm.model.train().requires_grad_(False)
     vlm.text.requires_grad_(True)
     run = Run(folder, nn.ModuleDict({"text": vlm.text}), optimizers(vlm.text, lr), seed=3)
-    source, calm = Source(), 2 * batch // 3
+    batches, calm = run.batches(partial(lesson, vlm, Source(), batch), workers), 2 * batch // 3
     while run.images < total:
-        generator = run.generator()
-        rng = Random(int(torch.randint(2**31, (), generator=generator)))
-        shown = source.batch(batch, generator)
-        plans = [order(scene, rng) for scene in shown.scenes[:calm]]
-        rows = [row(scene, rng) for scene in shown.scenes[calm:]]
-        hard = attacked(shown.images[calm:], partial(answers_loss, vlm, vlm.features, rows), generator)
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        generator, made = run.generator(vlm.device), next(batches)
+        short, long = made.short.to(vlm.device), made.long.to(vlm.device)
+        images, _ = augment(to_images(made.pixels.to(vlm.device, non_blocking=True)), generator)
+        hard = attacked(images[calm:], partial(answers_loss, vlm, partial(_features, vlm), short), generator)
+        with half_precision(vlm.device):
             with torch.no_grad():
-                clear, other = vlm.features(shown.images[:calm]), vlm.features(hard)
-            long = vlm.score(clear, plans)
-            short, true = asked_and_answered(vlm, other, rows)
-        run.advance(per_token(long, plans) + per_token(short, rows) + true, batch, run.images / total)
-        answers = -float(short.detach().mean())
-        run.tell(50, plan=-float(long.detach().mean()), answers=answers, **{"a true word": float(true.detach())})
+                clear, other = _features(vlm, images[:calm]), _features(vlm, hard)
+            plans = likelihoods(vlm, clear, long)
+            answers, true = likelihoods_and_truths(vlm, other, short)
+        run.advance(nats(plans, long) + nats(answers, short) + true, batch, run.images / total)
+        figures = {"plan": -plans.detach().mean(), "answers": -answers.detach().mean(), "a true word": true.detach()}
+        run.tell(50, **figures)
     run.save()
     run.averaged()
+
+
+def _features(vlm: VLM, images: Tensor) -> Features:
+    return look(vlm.model.model.visual, vlm.processor.image_processor, images)[0]
 
 
 def order(clock: Clock, rng: Random) -> list[Question]:

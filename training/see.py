@@ -7,20 +7,21 @@ which hand: without the second, a tower takes several times as many pictures to 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from rewards.preprocess import pixel_patches
 from rewards.vlm import VLM, Features
 from training import clocks
 from training.attack import attacked
-from training.harness import Run, optimizers
-from training.pictures import Shown, Source
+from training.harness import Run, half_precision, optimizers
+from training.pictures import Source, augment, to_images
+from training.tower import look
 
 ATTRIBUTES = {
     "hour": 12,
@@ -59,16 +60,13 @@ class Sight(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Features, dict[str, Tensor], Tensor]:
         """What the text tower reads, and logits: of each attribute (B, values), of the hands (B, P, HANDS * CELLS²)."""
-        patches, grid = pixel_patches(self.processor, images)
-        seen = self.visual(patches, grid_thw=grid)
-        tokens = seen.pooler_output.unflatten(0, (len(images), -1))
-        logits = self.head_embed(self.norm(tokens.flatten(1).float()))
-        where = self.where_embed(seen.last_hidden_state).unflatten(0, (len(images), -1))
+        seen, states = look(self.visual, self.processor, images)
+        logits = self.head_embed(self.norm(seen.tokens.flatten(1).float()))
         named = dict(zip(ATTRIBUTES, logits.split(list(ATTRIBUTES.values()), dim=1), strict=True))
-        return Features(tokens, (), tuple(grid[0].tolist())), named, where
+        return seen, named, self.where_embed(states)
 
 
-def labels(scenes: list[clocks.Clock]) -> dict[str, Tensor]:
+def labels(scenes: Sequence[clocks.Clock]) -> dict[str, Tensor]:
     """The index of every attribute's value, (B,) each."""
     names, rows = list(clocks.COLOURS), []
     for c in scenes:
@@ -78,10 +76,13 @@ def labels(scenes: list[clocks.Clock]) -> dict[str, Tensor]:
     return dict(zip(ATTRIBUTES, torch.tensor(rows).T, strict=True))
 
 
-def hands_of(shown: Shown, side: int = PATCHES * CELLS) -> Tensor:
-    """How much of each cell the hour, minute and second hand cover, about: (B, HANDS, side, side) in [0, 1]."""
+def hand_table(scenes: Sequence[clocks.Clock]) -> Tensor:
+    """Where the hour, minute and second hand of each clock are, in sides of the picture: (B, HANDS, 7).
+
+    The dial's centre, from there to the tip and to the tail, and half the width; zeros for a hand that is not there.
+    """
     rows = []
-    for c in shown.scenes:
+    for c in scenes:
         second = (0.9, 0.034) if c.second_hand else (0.0, 0.0)
         turns = (c.minutes / 720, c.minute / 60, c.second / 60)
         for turn, (length, width), tail in zip(
@@ -90,22 +91,29 @@ def hands_of(shown: Shown, side: int = PATCHES * CELLS) -> Tensor:
             angle = 2 * math.pi * turn
             dx, dy = math.sin(angle) * c.dial, -math.cos(angle) * c.dial
             rows.append([c.x, c.y, dx * length, dy * length, -dx * tail, -dy * tail, width * c.dial * 0.4])
-    table = torch.tensor(rows).unflatten(0, (len(shown.scenes), HANDS))
+    return torch.tensor(rows).unflatten(0, (len(scenes), HANDS))
+
+
+def covered(table: Tensor, theta: Tensor, side: int = PATCHES * CELLS) -> Tensor:
+    """How much of each cell the hands of `hand_table` cover, about: (B, HANDS, side, side) in [0, 1].
+
+    `theta` (B, 2, 3) maps places of the picture as it is now to those before it was moved (`training.pictures`).
+    """
     centre, tip, tail, half = table[..., 0:2], table[..., 2:4], table[..., 4:6], table[..., 6]
     # From the places of the picture as rendered, 0 to 1, to those after it was moved.
-    scale, shift = shown.theta[:, 0, 0], shown.theta[:, :, 2]
+    scale, shift = theta[:, 0, 0], theta[:, :, 2]
 
     def moved(place: Tensor) -> Tensor:
         return ((2 * place - 1 - shift[:, None]) / scale[:, None, None] + 1) / 2
 
     start, end = moved(centre + tail), moved(centre + tip)
-    cell = (torch.arange(side) + 0.5) / side
+    cell = (torch.arange(side, device=table.device) + 0.5) / side
     places = torch.stack(torch.meshgrid(cell, cell, indexing="xy"), -1)
     along, away = (end - start)[:, :, None, None], places - start[:, :, None, None]
     share = ((away * along).sum(-1) / along.square().sum(-1).clamp(min=1e-9)).clamp(0, 1)
     distance = (away - share[..., None] * along).square().sum(-1).sqrt()
-    covered = (1 - (distance - (half / scale[:, None])[..., None, None]) * side).clamp(0, 1)
-    return covered * (table[..., 2:4].abs().sum(-1) > 0)[..., None, None]
+    share = (1 - (distance - (half / scale[:, None])[..., None, None]) * side).clamp(0, 1)
+    return share * (tip.abs().sum(-1) > 0)[..., None, None]
 
 
 def in_patches(maps: Tensor) -> Tensor:
@@ -116,50 +124,96 @@ def in_patches(maps: Tensor) -> Tensor:
     return split.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(batch, 4 * blocks**2, hands * CELLS**2)
 
 
-def see_loss(logits: dict[str, Tensor], where: Tensor, shown: Shown) -> tuple[Tensor, dict[str, float]]:
+class Pictured(NamedTuple):
+    """A batch of pictures with what they show, as a worker makes it."""
+
+    pixels: Tensor
+    """8 bits, (B, 128, 128, 3)."""
+    values: Tensor
+    """(B, attributes): `labels` side by side."""
+    hands: Tensor
+    """(B, HANDS, 7): `hand_table`."""
+
+    @classmethod
+    def of(cls, scenes: list[clocks.Clock], pixels: Tensor) -> Pictured:
+        """Clocks and their pictures."""
+        return cls(pixels, torch.stack(list(labels(scenes).values()), 1), hand_table(scenes))
+
+    def shown(self, generator: torch.Generator) -> tuple[Tensor, Truth]:
+        """Images (B, 3, 128, 128) in [0, 1], moved with `generator` on its device, and what the heads should say."""
+        pixels, values, hands = (part.to(generator.device, non_blocking=True) for part in self)
+        images, theta = augment(to_images(pixels), generator)
+        return images, Truth(values, in_patches(covered(hands, theta)))
+
+
+class Truth(NamedTuple):
+    """What the heads should say."""
+
+    values: Tensor
+    """(B, attributes)."""
+    where: Tensor
+    """(B, P, HANDS * CELLS²): how much of each cell each hand covers."""
+
+    def only(self, rows: Tensor) -> Truth:
+        """Of these pictures alone."""
+        return Truth(self.values[rows], self.where[rows])
+
+
+def see_loss(logits: dict[str, Tensor], where: Tensor, truth: Truth) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean cross-entropy of the attributes plus that of the hands' places, and the accuracies."""
-    truth, total, told = labels(shown.scenes), where.new_zeros((), dtype=torch.float32), {}
+    total, told = where.new_zeros((), dtype=torch.float32), {}
+    columns = dict(zip(ATTRIBUTES, truth.values.unbind(1), strict=True))
     for name, found in logits.items():
-        target, found = truth[name], found.float()
-        told[name] = float((found.argmax(1) == target).float().mean())
+        target, found = columns[name], found.float()
+        said = found.detach().argmax(1)
+        told[name] = (said == target).float().mean()
         if name in ROUND:
             count = found.shape[1]
-            away = (torch.arange(count) - target[:, None] + count // 2) % count - count // 2
+            away = (torch.arange(count, device=found.device) - target[:, None] + count // 2) % count - count // 2
             total = total + F.cross_entropy(found, torch.softmax(-(away / ROUND[name]).square() / 2, 1))
         else:
             total = total + F.cross_entropy(found, target)
         if name == "minute":
-            told["minute ±3"] = float((((found.argmax(1) - target + 30) % 60 - 30).abs() <= 3).float().mean())
-    dense = F.binary_cross_entropy_with_logits(where.float(), in_patches(hands_of(shown)))
-    return total / len(logits) + 5 * dense, told | {"hands' places": float(dense.detach())}
+            told["minute ±3"] = (((said - target + 30) % 60 - 30).abs() <= 3).float().mean()
+    dense = F.binary_cross_entropy_with_logits(where.float(), truth.where)
+    return total / len(logits) + 5 * dense, told | {"hands' places": dense.detach()}
 
 
-def learn_to_see(vlm: VLM, folder: Path, total: int, batch: int = 48, lr: float = 1.5e-3) -> Sight:
-    """Train the vision tower until `total` pictures were seen; goes on from a checkpoint in `folder`."""
-    vlm.model.model.visual.train().requires_grad_(True)
-    sight = Sight(vlm)
+def learn_to_see(vlm: VLM, folder: Path, total: int, batch: int = 48, lr: float = 1.5e-3, workers: int = 0) -> Sight:
+    """Train the vision tower where it is until `total` pictures were seen; goes on from a checkpoint in `folder`.
+
+    No pictures: nothing is changed, whatever the folder holds.
+    """
+    sight = Sight(vlm).to(vlm.device)
+    if not total:
+        return sight
+    sight.visual.train().requires_grad_(True)
     run = Run(folder, nn.ModuleDict({"sight": sight}), optimizers(sight, lr), seed=1)
-    source = Source()
+    batches = run.batches(partial(pictured, Source(), batch), workers)
     while run.images < total:
-        generator = run.generator()
-        shown = source.batch(batch, generator)
-        hard = attacked(shown.images, partial(_firm_loss, sight, shown), generator)
-        logits, where = _seen(sight, hard)
-        value, told = see_loss(logits, where, shown)
+        generator = run.generator(vlm.device)
+        images, truth = next(batches).shown(generator)
+        hard = attacked(images, partial(_firm_loss, sight, truth), generator)
+        value, told = see_loss(*_seen(sight, hard), truth)
         run.advance(value, batch, run.images / total)
-        run.tell(50, loss=float(value.detach()), **told)
+        run.tell(50, loss=value.detach(), **told)
     run.save()
     run.averaged()
     return sight
 
 
-def _firm_loss(sight: Sight, shown: Shown, images: Tensor) -> Tensor:
+def pictured(source: Source, batch: int, generator: torch.Generator) -> Pictured:
+    """The batch of one step."""
+    return Pictured.of(*source.batch(batch, generator))
+
+
+def _firm_loss(sight: Sight, truth: Truth, images: Tensor) -> Tensor:
     """What an attack raises. It may not aim at what a small change truly changes."""
     logits, where = _seen(sight, images)
-    return see_loss({name: found for name, found in logits.items() if name not in SLIGHT}, where, shown)[0]
+    return see_loss({name: found for name, found in logits.items() if name not in SLIGHT}, where, truth)[0]
 
 
 def _seen(sight: Sight, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+    with half_precision(images.device):
         _, logits, where = sight(images)
     return logits, where

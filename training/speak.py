@@ -12,23 +12,24 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rewards.plan import STUDIO
+from rewards.preprocess import cut_up
 from rewards.prompt import Question
 from rewards.vlm import VLM, Features
 from training import clock_language as language
 from training import clocks
+from training.asked import Asked, lay_out, likelihoods, likelihoods_and_truths, nats
 from training.attack import attacked
 from training.clocks import PARTS, Clock
-from training.harness import Run, optimizers
+from training.harness import Run, half_precision, optimizers
 from training.mixes import clear, runner_up
-from training.pictures import Source, spoil
-from training.see import Sight, see_loss
+from training.pictures import Source, spoil, to_images
+from training.see import Pictured, Sight, see_loss
 from training.world import TRAIN
 
 NONE = "none"
@@ -102,80 +103,95 @@ def planned(clock: Clock, rng: Random, kind: str | None = None) -> list[Question
     return [Question(STUDIO.fill(wanted.instruction), wanted.reply)]
 
 
-def per_token(scores: Tensor, rows: list[list[Question]]) -> Tensor:
-    """Mean over answers (B, Q) of their nats over the root of their length: long ones count more, but not by length."""
-    lengths = torch.tensor([[1 + len(q.answer or "") / 4 for q in asked] for asked in rows])
-    return -(scores / lengths.sqrt()).mean()
+class Lesson(NamedTuple):
+    """A batch of pictures with what is asked about them, as a worker makes it."""
+
+    pictured: Pictured
+    short: Asked
+    """Ten questions about each picture."""
+    long: Asked
+    """A plan for each of the first quarter."""
 
 
-def asked_and_answered(vlm: VLM, seen: Features, rows: list[list[Question]]) -> tuple[Tensor, Tensor]:
-    """Log-likelihoods of the answers (B, Q), and the mean nats a token of the questions that are answered by yes.
-
-    A true statement is worth saying: the model that expects "red" after "Is the rim" needs only to compare it with
-    the word that comes. Without this, yes and no stayed at chance for tens of thousands of pictures.
-    """
-    packed, positions, mask = vlm.layout(seen.grid, tuple(map(tuple, rows)))
-    hidden = vlm.read(seen, packed, positions, mask)
-    first = packed.image[1] + 1
-    starts = packed.ends - (packed.offset.gather(1, packed.ends) - first)
-    tail = len(vlm.prompter.split("?")[1]) - 1
-    true = torch.tensor([[q.answer == "yes" for q in asked] for asked in rows])
-    place = torch.arange(packed.ids.shape[1])
-    said = (place >= starts[..., None]) & (place < packed.ends[..., None] - tail) & true[..., None]
-    image, at = said.any(1).nonzero(as_tuple=True)
-    logits = vlm.model.lm_head(hidden[image, at]).float()
-    return vlm.log_likelihoods(hidden, packed, true.shape), F.cross_entropy(logits, packed.ids[image, at + 1])
+def lesson(vlm: VLM, source: Source, batch: int, generator: torch.Generator) -> Lesson:
+    """The batch of one step: a quarter with plans, a sixteenth to be spoilt, an eighth without a time, and others."""
+    rng = Random(int(torch.randint(2**31, (), generator=generator)))
+    clear, spoilt, dark = _parts(batch)
+    scenes, pixels = source.batch(batch, generator)
+    scenes[dark], asked, pixels[dark] = source.without_time(scenes[dark], generator)
+    rows = [row(s, rng) for s in scenes]
+    rows[spoilt] = [denied(s, rng) for s in scenes[spoilt]]
+    rows[dark] = [denied(s, rng, a, looks=True) for s, a in zip(scenes[dark], asked, strict=True)]
+    plans = [planned(scene, rng) for scene in scenes[clear]]
+    grid = grid_of(vlm, pixels)
+    return Lesson(Pictured.of(scenes, pixels), lay_out(vlm, grid, rows), lay_out(vlm, grid, plans))
 
 
-def learn_to_speak(vlm: VLM, sight: Sight, folder: Path, total: int, batch: int = 24, lr: float = 1.2e-3) -> None:
-    """Train the whole model until `total` pictures were seen: ten questions each, and plans for a quarter of them.
+def grid_of(vlm: VLM, pixels: Tensor) -> tuple[int, int, int]:
+    """The size in patches of pictures (B, H, W, 3) of 8 bits."""
+    return cut_up(vlm.processor.image_processor, to_images(pixels[:1]))[1]
+
+
+def _parts(batch: int) -> tuple[slice, slice, slice]:
+    """Pictures that stay clear, those that are spoilt, and those that show no time."""
+    calm, few = batch // 4, batch // 16
+    return slice(calm), slice(calm, calm + few), slice(calm + few, calm + 3 * few)
+
+
+def remember_texts(vlm: VLM) -> None:
+    """Split each text into tokens once: most are asked and answered many times."""
+    vlm.prompter.split = lru_cache(maxsize=100_000)(vlm.prompter.split)
+    vlm.prompter.answer_ids = lru_cache(maxsize=100_000)(vlm.prompter.answer_ids)
+
+
+def learn_to_speak(
+    vlm: VLM, sight: Sight, folder: Path, total: int, batch: int = 24, lr: float = 1.2e-3, workers: int = 0
+) -> None:
+    """Train the whole model where it is until `total` pictures were seen: ten questions each, and plans for a quarter.
 
     Plans go in rows of their own, since padding and attention grow with the longest question of a row. The pictures of
-    that quarter are clear; all others are attacked (`training.attack`) to raise the answers' loss.
+    that quarter are clear; all others are attacked (`training.attack`) to raise the answers' loss. No pictures: nothing
+    is changed, whatever the folder holds.
     """
+    if not total:
+        return
     vlm.model.train().requires_grad_(True)
-    vlm.prompter.split = lru_cache(maxsize=100_000)(vlm.prompter.split)
     tuned = optimizers(vlm.text, lr) + optimizers(sight, 0.4 * lr)
     run = Run(folder, nn.ModuleDict({"model": vlm.model, "sight": sight}), tuned, seed=2)
-    source, calm, few = Source(), batch // 4, batch // 16
-    spoilt, dark = slice(calm, calm + few), slice(calm + few, calm + 3 * few)
-    honest = [*range(calm), *range(calm + 3 * few, batch)]
+    batches = run.batches(partial(lesson, vlm, Source(), batch), workers)
+    clear, spoilt, dark = _parts(batch)
+    calm = clear.stop
+    honest = torch.tensor([*range(calm), *range(dark.stop, batch)], device=vlm.device)
     while run.images < total:
-        generator = run.generator()
-        rng = Random(int(torch.randint(2**31, (), generator=generator)))
-        shown = source.batch(batch, generator)
-        shown.images[spoilt] = spoil(shown.images[spoilt], generator)
-        shown.scenes[dark], asked, shown.images[dark] = source.without_time(shown.scenes[dark], generator)
-        rows = [row(s, rng) for s in shown.scenes]
-        rows[spoilt] = [denied(s, rng) for s in shown.scenes[spoilt]]
-        rows[dark] = [denied(s, rng, a, looks=True) for s, a in zip(shown.scenes[dark], asked, strict=True)]
-        plans = [planned(scene, rng) for scene in shown.scenes[:calm]]
-        shown.images[calm:] = attacked(
-            shown.images[calm:], partial(answers_loss, vlm, lambda images: sight(images)[0], rows[calm:]), generator
-        )
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            seen, logits, where = sight(shown.images)
-            short, true = asked_and_answered(vlm, seen, rows)
-            long = vlm.score(Features(seen.tokens[:calm], (), seen.grid), plans)
+        generator, made = run.generator(vlm.device), next(batches)
+        short, long = made.short.to(vlm.device), made.long.to(vlm.device)
+        images, truth = made.pictured.shown(generator)
+        images[spoilt] = spoil(images[spoilt], generator)
+        loss = partial(answers_loss, vlm, lambda x: sight(x)[0], short.after(calm))
+        images[calm:] = attacked(images[calm:], loss, generator)
+        with half_precision(vlm.device):
+            seen, logits, where = sight(images)
+            answers, true = likelihoods_and_truths(vlm, seen, short)
+            plans = likelihoods(vlm, Features(seen.tokens[:calm], (), seen.grid), long)
         named = {name: found[honest] for name, found in logits.items()}
-        sharp, told = see_loss(named, where[honest], shown.only(honest))
-        value = 2 * per_token(short, rows) + 0.5 * per_token(long, plans) + true + SEEING * sharp
+        sharp, told = see_loss(named, where[honest], truth.only(honest))
+        value = 2 * nats(answers, short) + 0.5 * nats(plans, long) + true + SEEING * sharp
         run.advance(value, batch, run.images / total)
-        short = short.detach()
-        fooled = {"hard to fool": -float(short[calm : calm + 3 * few].mean())}
-        plan = {"plan": -float(long.detach().mean()), "a true word": float(true.detach()), "seeing": told["minute ±3"]}
-        run.tell(50, **_nats(short[:calm]), **_nats(short[calm + 3 * few :], ", attacked"), **fooled, **plan)
+        answers = answers.detach()
+        fooled = {"hard to fool": -answers[calm : dark.stop].mean()}
+        plan = {"plan": -plans.detach().mean(), "a true word": true.detach(), "seeing": told["minute ±3"]}
+        run.tell(50, **_nats(answers[:calm]), **_nats(answers[dark.stop :], ", attacked"), **fooled, **plan)
     run.save()
     run.averaged()
 
 
-def answers_loss(vlm: VLM, see: Callable[[Tensor], Features], rows: list[list[Question]], images: Tensor) -> Tensor:
+def answers_loss(vlm: VLM, see: Callable[[Tensor], Features], asked: Asked, images: Tensor) -> Tensor:
     """What an attack raises: of the answers about images that `see` makes features of."""
-    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-        return per_token(vlm.score(see(images), rows), rows)
+    with half_precision(images.device):
+        return nats(likelihoods(vlm, see(images), asked), asked)
 
 
-def _nats(short: Tensor, suffix: str = "") -> dict[str, float]:
+def _nats(answers: Tensor, suffix: str = "") -> dict[str, Tensor]:
     """Nats an answer of each kind in rows of `row`."""
     kinds = {"time": slice(0, 1), "is it H:MM": slice(1, 4), "looks, yes or no": slice(4, 8), "looks": slice(8, 10)}
-    return {name + suffix: -float(short[:, where].mean()) for name, where in kinds.items()}
+    return {name + suffix: -answers[:, where].mean() for name, where in kinds.items()}

@@ -15,23 +15,23 @@ from transformers import Qwen2_5_VLProcessor
 from editor.runtime import prepare
 from rewards.vlm import VLM
 from training.data import RUNS
-from training.harness import join_others, rank
+from training.harness import add_machine, join_others, rank
 from training.plan import learn_to_plan
 from training.see import learn_to_see
-from training.speak import corpus, learn_to_speak
+from training.speak import corpus, learn_to_speak, remember_texts
 from training.vlm_folder import new_model, new_processor, new_tokenizer
 
 FOLDER = RUNS / "vlm"
 
 
-def build(folder: Path = FOLDER) -> VLM:
+def build(folder: Path = FOLDER, device: str = "cpu") -> VLM:
     """A new model. Its tokenizer is learned once and kept beside the checkpoints: weights mean nothing without it."""
     torch.manual_seed(0)
     kept = folder / "processor"
     if not kept.exists():
         new_processor(new_tokenizer(corpus(), vocab_size=1024)).save_pretrained(kept)
     processor = Qwen2_5_VLProcessor.from_pretrained(kept)
-    return VLM(new_model(processor.tokenizer), processor, frozen=False)
+    return VLM(new_model(processor.tokenizer).to(device), processor, frozen=False)
 
 
 def save(vlm: VLM, folder: Path) -> None:
@@ -42,18 +42,23 @@ def save(vlm: VLM, folder: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--see", type=int, default=200_000, help="pictures of the first stage")
-    parser.add_argument("--speak", type=int, default=100_000, help="pictures of the second stage")
-    parser.add_argument("--plan", type=int, default=16_000, help="pictures of the third stage")
+    parser.add_argument("--see", type=int, default=200_000, help="pictures of the first stage; 0 leaves it out")
+    parser.add_argument("--speak", type=int, default=100_000, help="pictures of the second stage; 0 leaves it out")
+    parser.add_argument("--plan", type=int, default=16_000, help="pictures of the third stage; 0 leaves it out")
     parser.add_argument("--out", type=Path, default=FOLDER / "model")
     parser.add_argument("--init", type=Path, help="a trained folder to go on from, with its tokenizer")
-    parser.add_argument("--threads", type=int, default=2)
+    for stage, batch, lr in (("see", 48, 1.5e-3), ("speak", 24, 1.2e-3), ("plan", 24, 5e-4)):
+        parser.add_argument(f"--{stage}-batch", type=int, default=batch, help="pictures of a step")
+        parser.add_argument(f"--{stage}-lr", type=float, default=lr, help="highest rate of learning")
+    add_machine(parser)
     arguments = parser.parse_args()
     prepare(arguments.threads)
     join_others()
-    model = build() if arguments.init is None else VLM.load(arguments.init)
-    sight = learn_to_see(model, FOLDER / "see", arguments.see)
-    learn_to_speak(model, sight, FOLDER / "speak", arguments.speak)
-    learn_to_plan(model, FOLDER / "plan", arguments.plan)
+    device, workers = arguments.device, arguments.workers
+    model = build(device=device) if arguments.init is None else VLM.load(arguments.init, device)
+    remember_texts(model)
+    sight = learn_to_see(model, FOLDER / "see", arguments.see, arguments.see_batch, arguments.see_lr, workers)
+    learn_to_speak(model, sight, FOLDER / "speak", arguments.speak, arguments.speak_batch, arguments.speak_lr, workers)
+    learn_to_plan(model, FOLDER / "plan", arguments.plan, arguments.plan_batch, arguments.plan_lr, workers)
     if rank() == 0:
         save(model, arguments.out)

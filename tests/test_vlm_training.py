@@ -1,0 +1,131 @@
+"""The trainings of the studio's VLM: batches from other processes, stages left out, and one step of each stage."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rewards.prompt import Packed
+from rewards.vlm import VLM
+from tests.tiny_vlm import tiny_qwen25
+from training import clocks, pictures, plan, see, speak
+from training.asked import lay_out, likelihoods
+from training.harness import Run
+from training.pictures import spoil, timeless
+from training.tower import look
+from training.world import TRAIN
+
+
+class Rendered:
+    """A `Source` that needs nothing on disk."""
+
+    def batch(self, size: int, generator: torch.Generator) -> tuple[list[clocks.Clock], Tensor]:
+        seeds = torch.randint(1000, (size,), generator=generator).tolist()
+        scenes = [clocks.sample(TRAIN + seed) for seed in seeds]
+        return scenes, torch.from_numpy(np.stack([np.asarray(clocks.render(c)) for c in scenes]))
+
+    def without_time(
+        self, scenes: list[clocks.Clock], generator: torch.Generator
+    ) -> tuple[list[clocks.Clock], list[int | None], Tensor]:
+        made = timeless(scenes, Random(int(torch.randint(2**31, (), generator=generator))))
+        return scenes, [None] * len(scenes), torch.from_numpy(np.stack(made))
+
+
+@pytest.fixture
+def vlm() -> VLM:
+    return VLM(*tiny_qwen25(), frozen=False)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path, nn.ModuleDict({"one": nn.Linear(2, 2)}), [])
+
+
+def tensors(batch: object) -> list[Tensor]:
+    """Every tensor in a batch."""
+    if isinstance(batch, Tensor):
+        return [batch]
+    parts = vars(batch).values() if isinstance(batch, Packed) else batch if isinstance(batch, tuple) else ()
+    return [found for part in parts for found in tensors(part)]
+
+
+@pytest.mark.parametrize("stage", [see, speak, plan])
+def test_batches_of_other_processes_are_those_of_this_one(stage: object, vlm: VLM, run: Run) -> None:
+    make = partial(see.pictured, Rendered(), 4) if stage is see else partial(stage.lesson, vlm, Rendered(), 16)
+    here, there = (run.batches(make, workers) for workers in (0, 2))
+    for _ in range(3):
+        ours, theirs = tensors(next(here)), tensors(next(there))
+        assert len(ours) >= 3
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_a_stage_without_pictures_changes_nothing(vlm: VLM, tmp_path: Path) -> None:
+    before = {name: value.clone() for name, value in vlm.model.state_dict().items()}
+    old = tmp_path / "checkpoint.pt"
+    old.write_bytes(b"of another training")
+    sight = see.learn_to_see(vlm, tmp_path, 0)
+    speak.learn_to_speak(vlm, sight, tmp_path, 0)
+    plan.learn_to_plan(vlm, tmp_path, 0)
+    assert all(torch.equal(value, before[name]) for name, value in vlm.model.state_dict().items())
+    assert [old] == list(tmp_path.iterdir())
+    assert old.read_bytes() == b"of another training"
+
+
+def test_every_stage_trains_its_part_and_goes_on_from_its_checkpoint(
+    vlm: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stage in (see, speak, plan):
+        monkeypatch.setattr(stage, "Source", Rendered)
+    parts = {"visual": vlm.model.model.visual, "text": vlm.text}
+
+    def changed(train: partial) -> set[str]:
+        before = {name: [p.detach().clone() for p in part.parameters()] for name, part in parts.items()}
+        train()
+        return {name for name, part in parts.items() if not all(map(torch.equal, before[name], part.parameters()))}
+
+    sight = see.Sight(vlm)
+    assert changed(partial(see.learn_to_see, vlm, tmp_path / "see", 4, 4)) == {"visual"}
+    assert changed(partial(speak.learn_to_speak, vlm, sight, tmp_path / "speak", 16, 16)) == {"visual", "text"}
+    assert changed(partial(plan.learn_to_plan, vlm, tmp_path / "plan", 6, 6)) == {"text"}
+    assert changed(partial(plan.learn_to_plan, vlm, tmp_path / "plan", 6, 6)) == set()
+
+
+def test_the_tower_sees_the_same_with_places_worked_out_once(vlm: VLM) -> None:
+    images = torch.rand(3, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    seen, states = look(vlm.model.model.visual, vlm.processor.image_processor, images)
+    expected = vlm.features(images)
+    assert torch.equal(seen.tokens, expected.tokens)
+    assert seen.grid == expected.grid == (1, 8, 8)
+    assert states.shape == (3, 64, 32)
+
+
+def test_the_last_rows_of_questions_score_as_they_do_among_all(vlm: VLM) -> None:
+    images, rng = torch.rand(4, 3, 128, 128, generator=torch.Generator().manual_seed(0)), Random(0)
+    rows = [speak.row(clocks.sample(TRAIN + i), rng) for i in range(4)]
+    seen = vlm.features(images)
+    asked = lay_out(vlm, seen.grid, rows)
+    found = likelihoods(vlm, seen, asked)
+    assert torch.allclose(found, vlm.score(seen, rows), atol=1e-4)
+    last = likelihoods(vlm, seen._replace(tokens=seen.tokens[1:]), asked.after(1))
+    assert torch.allclose(last, found[1:], atol=1e-4)
+    text = vlm.processor.tokenizer.decode([asked.packed.ids[i, at + 1] for i, at in asked.true.tolist()])
+    assert all(word in text for q in rows[0] if q.answer == "yes" for word in q.text.rstrip("?").split()[1:])
+
+
+def test_spoilt_images_are_shuffled_blurred_or_noisy() -> None:
+    images = pictures.to_images(Rendered().batch(3, torch.Generator().manual_seed(0))[1]).repeat(4, 1, 1, 1)
+    kinds = set()
+    for image, spoilt in zip(images, spoil(images, torch.Generator().manual_seed(1)), strict=True):
+        assert not torch.equal(image, spoilt)
+        tiles = {tile.tobytes() for tile in image.unfold(1, 16, 16).unfold(2, 16, 16).flatten(1, 2).transpose(0, 1)
+                 .contiguous().numpy()}  # fmt: skip
+        moved = spoilt.unfold(1, 16, 16).unfold(2, 16, 16).flatten(1, 2).transpose(0, 1).contiguous().numpy()
+        rough = (spoilt[:, 1:] - spoilt[:, :-1]).abs().mean()
+        kinds.add("shuffled" if all(t.tobytes() in tiles for t in moved) else "noisy" if rough > 0.1 else "blurred")
+    assert kinds == {"shuffled", "blurred", "noisy"}
