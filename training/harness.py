@@ -138,10 +138,13 @@ class Run:
 
         `make` gets the generator of the step; what it returns must not live on a GPU.
         """
-        # The others are forked before they work, so that they need not load anything again.
-        context = {"multiprocessing_context": "fork", "prefetch_factor": 4} if workers else {}
-        steps = _Steps(make, self.seed)
-        return iter(DataLoader(steps, batch_size=None, sampler=count(self.step), num_workers=workers, **context))
+        options: dict[str, Any] = {}
+        if workers:
+            # Batches lie in files of their own: there are more of them than files that a process may hold open.
+            torch.multiprocessing.set_sharing_strategy("file_system")
+            options = {"multiprocessing_context": "fork", "pin_memory": torch.cuda.is_available()}
+        steps, order = _Steps(make, self.seed), count(self.step)
+        return iter(DataLoader(steps, batch_size=None, sampler=order, num_workers=workers, **options))
 
     def advance(self, loss: Tensor, images: int, progress: float, clip: float = 1.0) -> None:
         """One optimiser step on the gradient of `loss`, at this share of the training."""
