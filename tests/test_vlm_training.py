@@ -16,7 +16,7 @@ from rewards.vlm import VLM
 from tests.tiny_vlm import tiny_qwen25
 from training import clocks, pictures, plan, see, speak
 from training.asked import lay_out, likelihoods
-from training.harness import Run
+from training.harness import Length, Run
 from training.pictures import spoil, timeless
 from training.tower import look
 from training.world import TRAIN
@@ -65,13 +65,21 @@ def test_batches_of_other_processes_are_those_of_this_one(stage: object, vlm: VL
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
+def test_a_training_is_as_long_as_its_images_or_its_minutes(run: Run) -> None:
+    assert Length.parse("1200") == Length(images=1200)
+    assert Length.parse("1.5m") == Length(seconds=90)
+    run.images, run.seconds = 300, 30.0
+    assert run.share(Length(images=1200)) == 0.25
+    assert run.share(Length(images=1200, seconds=60)) == pytest.approx(0.5, abs=0.1)
+
+
 def test_a_stage_without_pictures_changes_nothing(vlm: VLM, tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in vlm.model.state_dict().items()}
     old = tmp_path / "checkpoint.pt"
     old.write_bytes(b"of another training")
-    sight = see.learn_to_see(vlm, tmp_path, 0)
-    speak.learn_to_speak(vlm, sight, tmp_path, 0)
-    plan.learn_to_plan(vlm, tmp_path, 0)
+    sight = see.learn_to_see(vlm, tmp_path, Length(0))
+    speak.learn_to_speak(vlm, sight, tmp_path, Length(0))
+    plan.learn_to_plan(vlm, tmp_path, Length(0))
     assert all(torch.equal(value, before[name]) for name, value in vlm.model.state_dict().items())
     assert [old] == list(tmp_path.iterdir())
     assert old.read_bytes() == b"of another training"
@@ -90,10 +98,10 @@ def test_every_stage_trains_its_part_and_goes_on_from_its_checkpoint(
         return {name for name, part in parts.items() if not all(map(torch.equal, before[name], part.parameters()))}
 
     sight = see.Sight(vlm)
-    assert changed(partial(see.learn_to_see, vlm, tmp_path / "see", 4, 4)) == {"visual"}
-    assert changed(partial(speak.learn_to_speak, vlm, sight, tmp_path / "speak", 16, 16)) == {"visual", "text"}
-    assert changed(partial(plan.learn_to_plan, vlm, tmp_path / "plan", 6, 6)) == {"text"}
-    assert changed(partial(plan.learn_to_plan, vlm, tmp_path / "plan", 6, 6)) == set()
+    assert changed(partial(see.learn_to_see, vlm, tmp_path / "see", Length(4), 4)) == {"visual"}
+    assert changed(partial(speak.learn_to_speak, vlm, sight, tmp_path / "speak", Length(16), 16)) == {"visual", "text"}
+    assert changed(partial(plan.learn_to_plan, vlm, tmp_path / "plan", Length(6), 6)) == {"text"}
+    assert changed(partial(plan.learn_to_plan, vlm, tmp_path / "plan", Length(6), 6)) == set()
 
 
 def test_the_tower_sees_the_same_with_places_worked_out_once(vlm: VLM) -> None:

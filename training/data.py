@@ -34,18 +34,23 @@ def render_mixed(first: int) -> np.ndarray:
     return np.stack([np.asarray(mixed(clocks.sample(TRAIN + first + i)).picture()) for i in range(CHUNK)])
 
 
+def save(path: Path, array: np.ndarray) -> None:
+    """Write an array; who reads the file of that name meanwhile reads a whole one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.save(file, array)
+    partial.rename(path)
+
+
 def render_all(
     count: int, workers: int, folder: Path = RUNS / "clocks", chunk: Callable[[int], np.ndarray] = render_chunk
 ) -> None:
     """Write chunks until `count` pictures exist; finished chunks are kept."""
-    folder.mkdir(parents=True, exist_ok=True)
     missing = [first for first in range(0, count, CHUNK) if not (folder / f"{first:08d}.npy").exists()]
     with ProcessPoolExecutor(workers) as pool:
         for first, pixels in zip(missing, pool.map(chunk, missing), strict=True):
-            partial = folder / f"{first:08d}.partial"
-            with partial.open("wb") as file:
-                np.save(file, pixels)
-            partial.rename(folder / f"{first:08d}.npy")
+            save(folder / f"{first:08d}.npy", pixels)
             print(f"{first + CHUNK} of {count} pictures", flush=True)
 
 

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,28 @@ from torch.utils.data import DataLoader, Dataset
 
 Batch = TypeVar("Batch", covariant=True)
 
+ATTENTION = {
+    "cpu": [SDPBackend.MATH],
+    "cuda": [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
+}
+"""By the kind of device."""
 SAVED_EVERY = 30.0
 """Seconds between checkpoints, at least."""
+
+
+class Length(NamedTuple):
+    """How long a training goes on: for so many images, or for so many seconds, both with those before a resumption.
+
+    One that goes by the clock gives other weights on another machine.
+    """
+
+    images: float = math.inf
+    seconds: float = math.inf
+
+    @classmethod
+    def parse(cls, text: str) -> Length:
+        """Of "120000" for images, "15m" or "2.5m" for minutes."""
+        return cls(seconds=60 * float(text[:-1])) if text.endswith("m") else cls(images=int(text))
 
 
 def add_machine(parser: ArgumentParser) -> None:
@@ -39,11 +59,10 @@ def add_machine(parser: ArgumentParser) -> None:
 
 @contextmanager
 def half_precision(device: torch.device) -> Iterator[None]:
-    """bfloat16 where it holds; on a CPU also the attention whose backward pass is fastest there."""
+    """bfloat16 where it holds, and the attention that is right and fastest there with its backward pass."""
     with ExitStack() as stack:
         stack.enter_context(torch.autocast(device.type, torch.bfloat16))
-        if device.type == "cpu":
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.enter_context(sdpa_kernel(ATTENTION[device.type]))
         yield
 
 
@@ -133,6 +152,11 @@ class Run:
         """The randomness of the coming step."""
         return drawn(self.seed, self.step, device)
 
+    def share(self, length: Length) -> float:
+        """How much of a training of this length is done; 1 is all."""
+        self._count_time()
+        return max(self.images / length.images, self.seconds / length.seconds)
+
     def batches(self, make: Callable[[torch.Generator], Batch], workers: int) -> Iterator[Batch]:
         """What `make` draws for the coming step and each one after it; by so many processes, or by this one when asked.
 
@@ -147,7 +171,7 @@ class Run:
         return iter(DataLoader(steps, batch_size=None, sampler=order, num_workers=workers, **options))
 
     def advance(self, loss: Tensor, images: int, progress: float, clip: float = 1.0) -> None:
-        """One optimiser step on the gradient of `loss`, at this share of the training."""
+        """One optimiser step on the gradient of `loss` of so many images, at this share of the training."""
         for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
             for group, base in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = base * rate(progress)

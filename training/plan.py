@@ -19,7 +19,7 @@ from rewards.vlm import VLM, Features
 from training.asked import Asked, lay_out, likelihoods, likelihoods_and_truths, nats
 from training.attack import attacked
 from training.clocks import Clock
-from training.harness import Run, half_precision, optimizers
+from training.harness import Length, Run, half_precision, optimizers
 from training.pictures import Source, augment, to_images
 from training.speak import answers_loss, grid_of, planned, row
 from training.tower import look
@@ -49,19 +49,19 @@ def lesson(vlm: VLM, source: Source, batch: int, generator: torch.Generator) -> 
     return Lesson(pixels, lay_out(vlm, grid, plans), lay_out(vlm, grid, rows))
 
 
-def learn_to_plan(vlm: VLM, folder: Path, total: int, batch: int = 24, lr: float = 5e-4, workers: int = 0) -> None:
-    """Train the text tower where it is until `total` pictures were seen; goes on from a checkpoint in `folder`.
+def learn_to_plan(vlm: VLM, folder: Path, length: Length, batch: int = 24, lr: float = 5e-4, workers: int = 0) -> None:
+    """Train the text tower where it is for this `length`; goes on from a checkpoint in `folder`.
 
     Two thirds of a batch have a plan each. The others, attacked, have ten short questions each, as in `training.speak`:
     what was learned there must not be forgotten. No pictures: nothing is changed, whatever the folder holds.
     """
-    if not total:
+    if not length.images:
         return
     vlm.model.train().requires_grad_(False)
     vlm.text.requires_grad_(True)
     run = Run(folder, nn.ModuleDict({"text": vlm.text}), optimizers(vlm.text, lr), seed=3)
     batches, calm = run.batches(partial(lesson, vlm, Source(), batch), workers), 2 * batch // 3
-    while run.images < total:
+    while (share := run.share(length)) < 1:
         generator, made = run.generator(vlm.device), next(batches)
         short, long = made.short.to(vlm.device), made.long.to(vlm.device)
         images, _ = augment(to_images(made.pixels.to(vlm.device, non_blocking=True)), generator)
@@ -71,7 +71,7 @@ def learn_to_plan(vlm: VLM, folder: Path, total: int, batch: int = 24, lr: float
                 clear, other = _features(vlm, images[:calm]), _features(vlm, hard)
             plans = likelihoods(vlm, clear, long)
             answers, true = likelihoods_and_truths(vlm, other, short)
-        run.advance(nats(plans, long) + nats(answers, short) + true, batch, run.images / total)
+        run.advance(nats(plans, long) + nats(answers, short) + true, batch, share)
         figures = {"plan": -plans.detach().mean(), "answers": -answers.detach().mean(), "a true word": true.detach()}
         run.tell(50, **figures)
     run.save()

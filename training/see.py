@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from rewards.vlm import VLM, Features
 from training import clocks
 from training.attack import attacked
-from training.harness import Run, half_precision, optimizers
+from training.harness import Length, Run, half_precision, optimizers
 from training.pictures import Source, augment, to_images
 from training.tower import look
 
@@ -179,23 +179,25 @@ def see_loss(logits: dict[str, Tensor], where: Tensor, truth: Truth) -> tuple[Te
     return total / len(logits) + 5 * dense, told | {"hands' places": dense.detach()}
 
 
-def learn_to_see(vlm: VLM, folder: Path, total: int, batch: int = 48, lr: float = 1.5e-3, workers: int = 0) -> Sight:
-    """Train the vision tower where it is until `total` pictures were seen; goes on from a checkpoint in `folder`.
+def learn_to_see(
+    vlm: VLM, folder: Path, length: Length, batch: int = 48, lr: float = 1.5e-3, workers: int = 0
+) -> Sight:
+    """Train the vision tower where it is for this `length`; goes on from a checkpoint in `folder`.
 
     No pictures: nothing is changed, whatever the folder holds.
     """
     sight = Sight(vlm).to(vlm.device)
-    if not total:
+    if not length.images:
         return sight
     sight.visual.train().requires_grad_(True)
     run = Run(folder, nn.ModuleDict({"sight": sight}), optimizers(sight, lr), seed=1)
     batches = run.batches(partial(pictured, Source(), batch), workers)
-    while run.images < total:
+    while (share := run.share(length)) < 1:
         generator = run.generator(vlm.device)
         images, truth = next(batches).shown(generator)
         hard = attacked(images, partial(_firm_loss, sight, truth), generator)
         value, told = see_loss(*_seen(sight, hard), truth)
-        run.advance(value, batch, run.images / total)
+        run.advance(value, batch, share)
         run.tell(50, loss=value.detach(), **told)
     run.save()
     run.averaged()

@@ -26,7 +26,7 @@ from training import clocks
 from training.asked import Asked, lay_out, likelihoods, likelihoods_and_truths, nats
 from training.attack import attacked
 from training.clocks import PARTS, Clock
-from training.harness import Run, half_precision, optimizers
+from training.harness import Length, Run, half_precision, optimizers
 from training.mixes import clear, runner_up
 from training.pictures import Source, spoil, to_images
 from training.see import Pictured, Sight, see_loss
@@ -145,15 +145,15 @@ def remember_texts(vlm: VLM) -> None:
 
 
 def learn_to_speak(
-    vlm: VLM, sight: Sight, folder: Path, total: int, batch: int = 24, lr: float = 1.2e-3, workers: int = 0
+    vlm: VLM, sight: Sight, folder: Path, length: Length, batch: int = 24, lr: float = 1.2e-3, workers: int = 0
 ) -> None:
-    """Train the whole model where it is until `total` pictures were seen: ten questions each, and plans for a quarter.
+    """Train the whole model where it is for this `length`: ten questions each, and plans for a quarter.
 
     Plans go in rows of their own, since padding and attention grow with the longest question of a row. The pictures of
     that quarter are clear; all others are attacked (`training.attack`) to raise the answers' loss. No pictures: nothing
     is changed, whatever the folder holds.
     """
-    if not total:
+    if not length.images:
         return
     vlm.model.train().requires_grad_(True)
     tuned = optimizers(vlm.text, lr) + optimizers(sight, 0.4 * lr)
@@ -162,7 +162,7 @@ def learn_to_speak(
     clear, spoilt, dark = _parts(batch)
     calm = clear.stop
     honest = torch.tensor([*range(calm), *range(dark.stop, batch)], device=vlm.device)
-    while run.images < total:
+    while (share := run.share(length)) < 1:
         generator, made = run.generator(vlm.device), next(batches)
         short, long = made.short.to(vlm.device), made.long.to(vlm.device)
         images, truth = made.pictured.shown(generator)
@@ -176,7 +176,7 @@ def learn_to_speak(
         named = {name: found[honest] for name, found in logits.items()}
         sharp, told = see_loss(named, where[honest], truth.only(honest))
         value = 2 * nats(answers, short) + 0.5 * nats(plans, long) + true + SEEING * sharp
-        run.advance(value, batch, run.images / total)
+        run.advance(value, batch, share)
         answers = answers.detach()
         fooled = {"hard to fool": -answers[calm : dark.stop].mean()}
         plan = {"plan": -plans.detach().mean(), "a true word": true.detach(), "seeing": told["minute ±3"]}

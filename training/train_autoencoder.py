@@ -19,7 +19,7 @@ from editor.runtime import prepare
 from training.clock_world import CLOCKS
 from training.data import RUNS, Pictures
 from training.flow_folder import new_vae
-from training.harness import Run, add_machine, half_precision
+from training.harness import Length, Run, add_machine, half_precision
 from training.whiten import Whitening, unevenness, whiten
 from training.world import TEST
 
@@ -69,8 +69,8 @@ def whitened(vae: AutoencoderTiny, pictures: Pictures, count: int = 4000) -> Non
     whiten(vae, found)
 
 
-def train(total: int, batch: int, lr: float, device: torch.device, workers: int) -> AutoencoderTiny:
-    """Train until `total` images were seen; whitened, on the CPU."""
+def train(length: Length, batch: int, lr: float, device: torch.device, workers: int) -> AutoencoderTiny:
+    """Train for this length; whitened, on the CPU."""
     torch.manual_seed(0)
     vae = new_vae().to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=1e-4)
@@ -81,10 +81,10 @@ def train(total: int, batch: int, lr: float, device: torch.device, workers: int)
         return torch.from_numpy(pictures[torch.randint(len(pictures), (batch,), generator=generator).numpy()])
 
     batches = run.batches(draw, workers)
-    while run.images < total:
+    while (share := run.share(length)) < 1:
         images = to_signed(next(batches).to(device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
         value, squared = loss(vae, images, run.generator(device))
-        run.advance(value, batch, run.images / total)
+        run.advance(value, batch, share)
         run.tell(250, dB=10 * torch.log10(4 / squared.detach()))
     run.save()
     run.averaged()
@@ -94,7 +94,7 @@ def train(total: int, batch: int, lr: float, device: torch.device, workers: int)
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=120_000)
+    parser.add_argument("--images", type=Length.parse, default=Length(120_000), help="or minutes as in 15m")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--out", type=Path, default=VAE)

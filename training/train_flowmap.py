@@ -28,10 +28,10 @@ from editor.runtime import prepare
 from editor.twotime import load_two_time
 from training import clocks
 from training.clock_world import CLOCKS
-from training.data import CHUNK, RUNS, Pictures
+from training.data import CHUNK, RUNS, Pictures, save
 from training.flow_folder import TextEncoders, new_text_encoders, new_transformer, save_pipeline
 from training.foresight import Foresight, dials, weights, where_hands_are
-from training.harness import Run, add_machine, half_precision, join_others, optimizers, rank, wait_for_others
+from training.harness import Length, Run, add_machine, half_precision, join_others, optimizers, rank, wait_for_others
 from training.see import hand_table
 from training.train_autoencoder import VAE, to_signed
 from training.world import TRAIN
@@ -91,11 +91,9 @@ def encode_all(
                 parts.append(latents.half().cpu())
                 if decoded is not None and len(parts) <= 10:
                     images = torch.cat([vae.decoder(part.float()).float() for part in latents.split(50)])
-                    decoded.mkdir(parents=True, exist_ok=True)
                     seen = images.add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
-                    np.save(decoded / f"{len(parts) - 1:08d}.npy", seen.cpu().numpy())
-        folder.mkdir(parents=True, exist_ok=True)
-        np.save(file, torch.cat(parts).numpy())
+                    save(decoded / f"{len(parts) - 1:08d}.npy", seen.cpu().numpy())
+        save(file, torch.cat(parts).numpy())
     return torch.from_numpy(np.load(file))
 
 
@@ -231,9 +229,9 @@ def _kept(tokenizer: CLIPTokenizer) -> CLIPTokenizer:
 
 
 def train(
-    total: int, batch: int, lr: float, compiled: bool, device: torch.device, workers: int, start: Path | None = None
+    length: Length, batch: int, lr: float, compiled: bool, device: torch.device, workers: int, start: Path | None = None
 ) -> tuple[FlowNetwork, AutoencoderTiny]:
-    """Train until `total` images were seen: a fifth on the diagonal alone, then a fourth of each batch off it.
+    """Train for this length: a fifth of it on the diagonal alone, then a fourth of each batch off it.
 
     `batch` is that of each process.
     """
@@ -248,16 +246,16 @@ def train(
     empty = [ids.to(device) for ids in network.text.tokens([""])]
     run = Run(FOLDER, network.modules, optimizers(network.modules, lr), decay=0.9995)
     network.follow(run.average)
-    while run.images < total:
+    while (share := run.share(length)) < 1:
         generator = run.generator(device)
         rows = torch.randint(len(latents), (batch,), generator=generator, device=device)
         silent = torch.rand(batch, 1, generator=generator, device=device) < DROPOUT
         ids = tuple(torch.where(silent, none, own[rows]) for own, none in zip((clip_ids, t5_ids), empty, strict=True))
         x1 = (latents[rows].float() - shift) * factor
-        off = batch // 4 if run.images > total / 5 else 0
+        off = batch // 4 if share > 0.2 else 0
         with half_precision(device):
             value, told = loss(network, x1, dial[rows], hands[rows], ids, off, generator)
-        run.advance(value, batch, run.images / total)
+        run.advance(value, batch, share)
         run.tell(100, **told)
     run.save()
     run.averaged()
@@ -266,7 +264,7 @@ def train(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=160_000)
+    parser.add_argument("--images", type=Length.parse, default=Length(160_000), help="or minutes as in 15m")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--compile", action="store_true", help="compile the network's blocks: a minute, then faster")

@@ -15,7 +15,7 @@ from transformers import Qwen2_5_VLProcessor
 from editor.runtime import prepare
 from rewards.vlm import VLM
 from training.data import RUNS
-from training.harness import add_machine, join_others, rank
+from training.harness import Length, add_machine, join_others, rank
 from training.plan import learn_to_plan
 from training.see import learn_to_see
 from training.speak import corpus, learn_to_speak, remember_texts
@@ -42,12 +42,13 @@ def save(vlm: VLM, folder: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--see", type=int, default=200_000, help="pictures of the first stage; 0 leaves it out")
-    parser.add_argument("--speak", type=int, default=100_000, help="pictures of the second stage; 0 leaves it out")
-    parser.add_argument("--plan", type=int, default=16_000, help="pictures of the third stage; 0 leaves it out")
     parser.add_argument("--out", type=Path, default=FOLDER / "model")
     parser.add_argument("--init", type=Path, help="a trained folder to go on from, with its tokenizer")
-    for stage, batch, lr in (("see", 48, 1.5e-3), ("speak", 24, 1.2e-3), ("plan", 24, 5e-4)):
+    stages = (("see", 200_000, 48, 1.5e-3), ("speak", 100_000, 24, 1.2e-3), ("plan", 16_000, 24, 5e-4))
+    for stage, pictures, batch, lr in stages:
+        parser.add_argument(
+            f"--{stage}", type=Length.parse, default=Length(pictures), help="pictures, or minutes as in 15m; 0: none"
+        )
         parser.add_argument(f"--{stage}-batch", type=int, default=batch, help="pictures of a step")
         parser.add_argument(f"--{stage}-lr", type=float, default=lr, help="highest rate of learning")
     add_machine(parser)
