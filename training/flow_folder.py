@@ -86,17 +86,17 @@ def new_transformer(
 def new_vae(
     channels: int = 12,
     width: int = 32,
-    encoder_blocks: tuple[int, ...] = (0, 2, 3, 4),
+    encoder_blocks: tuple[int, ...] = (0, 1, 3, 4),
     decoder_blocks: tuple[int, ...] = (4, 4, 1, 0),
 ) -> AutoencoderTiny:
     """An 8x autoencoder; blocks are counted from the image's resolution (encoder) and from the latent's (decoder).
 
-    A block at full resolution costs 64 times one at the latent's, and the decoder, of this width, is differentiated at
-    every step of a search, so the defaults put none there. The encoder, twice as wide, runs once. Random weights.
+    A block at full resolution costs 64 times one at the latent's, and the decoder is differentiated at every
+    step of a search, so the defaults put none there. Random weights.
     """
     return AutoencoderTiny(
         latent_channels=channels,
-        encoder_block_out_channels=(2 * width,) * len(encoder_blocks),
+        encoder_block_out_channels=(width,) * len(encoder_blocks),
         decoder_block_out_channels=(width,) * len(decoder_blocks),
         num_encoder_blocks=encoder_blocks,
         num_decoder_blocks=decoder_blocks,

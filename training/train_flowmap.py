@@ -86,7 +86,7 @@ def encode_all(
         vae, parts = deepcopy(vae).to(device, memory_format=torch.channels_last), []
         for chunk in pictures.chunks:
             with half_precision(device):
-                pixels = torch.from_numpy(np.array(chunk)).split(50)
+                pixels = torch.from_numpy(np.array(chunk)).split(250)
                 latents = torch.cat([vae.encoder(to_signed(part.to(device))) for part in pixels])
                 parts.append(latents.half().cpu())
                 if decoded is not None and len(parts) <= 10:
