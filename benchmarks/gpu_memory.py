@@ -37,6 +37,7 @@ from editor.landing import land
 from editor.memory import QUESTIONS, MemoryPlan, ladder, need
 from editor.models import Hardware, Models
 from editor.profiles import PROFILES, Profile, chosen
+from editor.runtime import prepare
 from editor.types import EditError
 from rewards.base import Check, Plan
 from rewards.checks import CheckReward
@@ -187,6 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not torch.cuda.is_available():
         print("This measures a GPU's memory, and no NVIDIA GPU is usable here.", file=sys.stderr)
         return 2
+    prepare()
     profile, device = chosen(options.profile, options.vlm), torch.device("cuda", 0)
     plans = range(len(ladder(profile))) if options.plans is None else options.plans
     if not all(0 <= index < len(ladder(profile)) for index in plans):

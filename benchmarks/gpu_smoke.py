@@ -19,6 +19,7 @@ from PIL import Image
 from editor import images
 from editor.engine import Editor
 from editor.profiles import PROFILES
+from editor.runtime import prepare
 from editor.types import EditError, EditRequest, SearchSettings
 from rewards.base import Check, Plan
 
@@ -114,6 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--vlm", metavar="NAME_OR_FOLDER", help="another VLM than the profile's own")
     parser.add_argument("--image", required=True, help="a picture to edit")
     options = parser.parse_args(arguments)
+    prepare()
     try:
         editor, picture = Editor.load(options.profile, options.vlm), images.load(options.image).image
     except EditError as error:

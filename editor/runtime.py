@@ -11,11 +11,14 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 
 
 def prepare(threads: int | None = None) -> None:
-    """Use so many CPU threads (None: torch's choice), and tell glibc, where there is one, to keep freed memory.
+    """Use so many CPU threads (None: torch's choice), keep freed memory, and leave cuDNN's attention alone.
 
     Giving large tensors back to the system and faulting their pages in again takes more than half of the time of
-    small models on a CPU.
+    small models on a CPU; glibc, where there is one, is told not to. On a GPU torch may choose cuDNN for attention in
+    bfloat16: on an H100 with torch 2.11 its backward pass gave infinite gradients or read memory that was not its own
+    (benchmarks/NOTES.md), so the choice is among torch's own kernels.
     """
+    torch.backends.cuda.enable_cudnn_sdp(False)
     if threads is not None:
         torch.set_num_threads(threads)
     libc = ctypes.CDLL(None)

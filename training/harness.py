@@ -26,11 +26,6 @@ from torch.utils.data import DataLoader, Dataset
 
 Batch = TypeVar("Batch", covariant=True)
 
-ATTENTION = {
-    "cpu": [SDPBackend.MATH],
-    "cuda": [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
-}
-"""By the kind of device."""
 SAVED_EVERY = 30.0
 """Seconds between checkpoints, at least."""
 
@@ -59,10 +54,11 @@ def add_machine(parser: ArgumentParser) -> None:
 
 @contextmanager
 def half_precision(device: torch.device) -> Iterator[None]:
-    """bfloat16 where it holds, and the attention that is right and fastest there with its backward pass."""
+    """bfloat16 where it holds; on a CPU also the attention whose backward pass is fastest there."""
     with ExitStack() as stack:
         stack.enter_context(torch.autocast(device.type, torch.bfloat16))
-        stack.enter_context(sdpa_kernel(ATTENTION[device.type]))
+        if device.type == "cpu":
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         yield
 
 
