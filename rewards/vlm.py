@@ -107,6 +107,7 @@ class VLM:
                 extra["quantization_config"] = BitsAndBytesConfig(
                     load_in_4bit=True,
                     bnb_4bit_quant_type="nf4",
+                    bnb_4bit_use_double_quant=True,
                     bnb_4bit_compute_dtype=dtype,
                     llm_int8_skip_modules=["model.visual", "lm_head"],
                 )

@@ -223,6 +223,7 @@ def test_nf4_gives_the_scores_and_gradients_of_its_dequantised_weights(images: t
     packed = {n: m for n, m in quantized.model.named_modules() if isinstance(m, Linear4bit)}
     assert packed
     assert all(name.startswith("model.language_model.layers.") for name in packed)
+    assert all(layer.weight.quant_state.nested for layer in packed.values())
     for name, layer in packed.items():
         weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
         reference.model.get_submodule(name).weight.data = weight.float()
