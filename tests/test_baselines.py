@@ -59,6 +59,13 @@ def test_every_method_ends_at_the_image_with_counts_that_hold(method, strength):
     torch.testing.assert_close(last.scored.reward, world()[1](last.lookahead).reward)
 
 
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("prompt-only", "fmrg-j", "fmrg-e")])
+def test_every_network_call_takes_all_particles_at_once(method):
+    flow = Watched(world()[0])
+    run(method, flow, strength=1.0)
+    assert set(flow.calls) == {6}
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_same_seed_gives_the_same_result(method):
     first, again = run(method)[0][-1], run(method)[0][-1]
