@@ -24,7 +24,7 @@ from editor.types import EditError, Scored, SearchSettings
 
 F64 = torch.float64
 Z_LIMIT = 4.5
-"""Standard errors allowed in a z-test: of one normal number a false alarm in 150,000, of the mean of 60 seeds in 30,000."""
+"""Standard errors allowed in a z-test: a false alarm in 150,000 of one normal number, 30,000 of a mean of 60 seeds."""
 
 
 def world(d=2):
