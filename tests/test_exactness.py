@@ -88,7 +88,7 @@ def test_the_ring_needs_the_map_to_look_ahead():
 
 
 def test_the_command_writes_json_and_figures(tmp_path, monkeypatch, capsys):
-    """With the measurements made small; the quick mode itself is CI's."""
+    """With the measurements made small."""
     small = {
         "gaussian": [gaussian_row(d, n, k, r, 2) for d in (2, 16) for n, k, r in
                      ((16, 2, "transport"), (16, 4, "transport"), (16, 2, "euler-maruyama"), (16, 0, "exact"))],
@@ -104,6 +104,23 @@ def test_the_command_writes_json_and_figures(tmp_path, monkeypatch, capsys):
     assert all(wanted <= set(row) for row in written["gaussian"])
     assert {p.name for p in (tmp_path / "plots").iterdir()} == {"exactness-gaussian.png", "exactness-laws.png"}
     assert "| d | particles |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_quick_mode_finds_the_weights_unbiased_and_the_map_ahead_within_two_minutes_of_one_core(tmp_path):
+    out = tmp_path / "out.json"
+    assert exactness.main(["--quick", "--json", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert found["quick"]
+    assert found["cpu_seconds"] < 120
+    worst = {(row["d"], row["discretisation"]): row["largest_z"] for row in found["slopes"]}
+    assert {d for d, _ in worst} == {2, 16, 256}
+    assert all(z < 4.5 if rule == "transport" else z > 10 for (_, rule), z in worst.items())
+    shares = {row["lookahead"]: row["share"] for row in found["mixture"] if row["mode"] == "no resampling"}
+    assert shares["map"] > shares["denoiser"] > shares["none"]
+    rings = [row for row in found["ring"] if row["discretisation"] == "transport"]
+    mmds = {(row["lookahead"], row["steps"]): row["mmd"] for row in rings}
+    assert all(mmds["map", steps] < mmds["denoiser", steps] / 2 for steps in (50, 100))
 
 
 def test_placement_from_a_pilot_run_evens_out_the_length(tmp_path):
