@@ -15,7 +15,7 @@ def prepare(threads: int | None = None) -> None:
 
     Giving large tensors back to the system and faulting their pages in again takes more than half of the time of
     small models on a CPU; glibc, where there is one, is told not to. On a GPU torch may choose cuDNN for attention in
-    bfloat16: on an H100 with torch 2.11 its backward pass gave infinite gradients or read memory that was not its own
+    bfloat16: on an H100 with torch 2.11 backward passes then failed, and those that were run again without it did not
     (benchmarks/NOTES.md), so the choice is among torch's own kernels.
     """
     torch.backends.cuda.enable_cudnn_sdp(False)

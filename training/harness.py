@@ -149,9 +149,12 @@ class Run:
         return drawn(self.seed, self.step, device)
 
     def share(self, length: Length) -> float:
-        """How much of a training of this length is done; 1 is all."""
+        """How much of a training of this length is done, by the first process's clock; 1 is all."""
         self._count_time()
-        return max(self.images / length.images, self.seconds / length.seconds)
+        seconds = torch.tensor(self.seconds, dtype=torch.float64)
+        if dist.is_initialized() and math.isfinite(length.seconds):
+            dist.broadcast(seconds, 0)
+        return max(self.images / length.images, float(seconds) / length.seconds)
 
     def batches(self, make: Callable[[torch.Generator], Batch], workers: int) -> Iterator[Batch]:
         """What `make` draws for the coming step and each one after it; by so many processes, or by this one when asked.
