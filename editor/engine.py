@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from threading import Event
 
 import torch
@@ -15,24 +15,20 @@ from PIL import Image
 
 from editor import images
 from editor.baselines import METHODS
-from editor.finish import Canvas, Landed
-from editor.inversion import RoundTrip, roundtrip
+from editor.inversion import roundtrip
 from editor.judge import Judge
 from editor.models import TWICE, Models, load_profile
 from editor.profiles import Profile
+from editor.progress import Inverted, Progress
 from editor.types import (
     MAX_INSTRUCTION,
-    Candidate,
-    CheckResult,
     Cost,
     EditError,
     EditRequest,
     EditUpdate,
     Images,
-    Latents,
     Plan,
     SearchSettings,
-    Step,
 )
 from rewards.plan import TEMPLATES, Refused, plan
 from rewards.vlm import Calls
@@ -48,6 +44,7 @@ _STUDIED = SearchSettings(
     preserve=8.0,
     focus=0.95,
     jitters=2,
+    undo=0.02,
 )
 EFFORTS: Mapping[str, SearchSettings] = {
     "fast": _STUDIED.but(particles=4, steps=5, corrections=2),
@@ -57,32 +54,6 @@ EFFORTS: Mapping[str, SearchSettings] = {
 """Presets of the page and the command line, by name."""
 INVERSION_STEPS = 8
 LOOK_ONLY = "The profile {} has no flow map of two times, so exact sampling is impossible: choose fmtt or best-of-n."
-
-
-@dataclass(frozen=True)
-class Inverted:
-    """A source as the models see it, carried back to t0."""
-
-    square: Images
-    """(1, 3, S, S): the source in the model's square."""
-    placement: images.Placement
-    latents: Latents
-    """The autoencoder's code of it."""
-    before: Images
-    """The autoencoder's own reconstruction: edits are measured from here."""
-    trip: RoundTrip
-    back: Images
-    """The round trip as an image: what would remain if the reward asked for nothing."""
-
-    @property
-    def psnr(self) -> float:
-        """dB of the round trip against the source, at the model's size."""
-        return images.psnr(self.back, self.square)
-
-    @property
-    def inversion_psnr(self) -> float:
-        """dB of the round trip against the autoencoder's reconstruction: the inversion's own error."""
-        return images.psnr(self.back, self.before)
 
 
 class Editor:
@@ -172,9 +143,9 @@ class Editor:
         yield update
         self._check_representable(inverted)
         judge = Judge.of(self.models, wanted, inverted.latents, inverted.before, request.mask, settings, calls)
-        yield from self._search(request, stop, _Progress(request, inverted, judge, update, started))
+        yield from self._search(request, stop, Progress(request, inverted, judge, update, started))
 
-    def _search(self, request: EditRequest, stop: Event, progress: _Progress) -> Iterator[EditUpdate]:
+    def _search(self, request: EditRequest, stop: Event, progress: Progress) -> Iterator[EditUpdate]:
         settings = request.settings
         flow = self.models.condition(progress.update.plan.caption)
         start = progress.inverted.trip.x.expand(settings.particles, -1, -1, -1).clone()
@@ -183,6 +154,8 @@ class Editor:
                 yield progress.after(step)
                 if stop.is_set():
                     break
+            if settings.undo and self.models.gradient and not stop.is_set() and settings.method != "fmtt-sampling":
+                progress.undo(settings.undo)
         except ValueError as error:
             raise EditError(str(error)) from error
         yield progress.finished(stopped=stop.is_set())
@@ -228,65 +201,3 @@ def check_instruction(instruction: str) -> None:
         raise EditError("Say in one sentence what should change, for instance: set it to 4:45.")
     if len(instruction) > MAX_INSTRUCTION:
         raise EditError(f"The instruction is too long: use at most {MAX_INSTRUCTION} characters.")
-
-
-@dataclass
-class _Progress:
-    """A search as the user sees it: the history of rewards and the best landing so far."""
-
-    request: EditRequest
-    inverted: Inverted
-    judge: Judge
-    update: EditUpdate
-    started: float
-    finals: list[Candidate] = field(default_factory=list)
-    """Of the last step, in the order of its particles."""
-    best: Candidate | None = None
-
-    def __post_init__(self) -> None:
-        before, mask, place = self.inverted.before[0].cpu(), self.request.mask, self.inverted.placement
-        self.canvas = Canvas(self.request.image, before, place, mask)
-        if self.judge.focus is not None:
-            shown = images.spotlight(images.at_most(self.request.image), self.judge.focus.free[0], place)
-            self.update = replace(self.update, focus=shown)
-
-    def after(self, step: Step) -> EditUpdate:
-        """The update that tells of a step."""
-        self.finals = self._candidates(step)
-        top = max(self.finals, key=lambda candidate: candidate.score)
-        if self.best is None or top.score > self.best.score:
-            self.best = top
-        rewards = tuple(candidate.score for candidate in self.finals)
-        self.update = replace(
-            self.update, stage="search", message=f"Step {step.index} of {step.total}", step=step.index,
-            steps=step.total, t=step.t, previews=tuple(images.to_pil(image) for image in step.scored.images),
-            scores=rewards, history=(*self.update.history, rewards), parents=(*self.update.parents, step.parents),
-            best_so_far=self.best, score=self.best.score, source_score=self.judge.source.reward,
-            cost=Cost(nfe=self.inverted.trip.nfe + step.nfe, decodes=2 + self.judge.decodes,
-                      vlm_calls=self.judge.calls.count, seconds=time.monotonic() - self.started),
-            diagnostics=step.diagnostics,
-        )  # fmt: skip
-        return self.update
-
-    def _candidates(self, step: Step) -> list[Candidate]:
-        """The landings of a step; the checks of the plan come first among those of the judge."""
-        scored, asked = step.scored, len(self.update.plan.checks)
-        landings = zip(scored.reward.tolist(), scored.images, scored.checks.tolist(), step.ancestry, strict=True)
-        return [
-            Candidate(laid=Landed(self.canvas, image.cpu()), score=reward, checks=tuple(checks[:asked]), ancestor=first)
-            for reward, image, checks, first in landings
-        ]
-
-    def finished(self, stopped: bool) -> EditUpdate:
-        """The last update: the candidates, best first. An earlier landing that scored best of all is among them."""
-        ranked = sorted(self.finals, key=lambda candidate: -candidate.score)
-        if self.best.score > ranked[0].score:
-            ranked.insert(0, self.best)
-        best, asked = ranked[0], self.update.plan.checks
-        opinions = zip(asked, self.judge.source.checks[: len(asked)], best.checks, strict=True)
-        return replace(
-            self.update, stage="done", message="Stopped: this is the best so far" if stopped else "Done",
-            best=best.image, best_so_far=None, score=best.score, candidates=tuple(ranked), stopped=stopped,
-            checks=tuple(CheckResult(*opinion) for opinion in opinions),
-            cost=replace(self.update.cost, seconds=time.monotonic() - self.started),
-        )  # fmt: skip

@@ -74,12 +74,13 @@ class Judge:
         return judge
 
     def __call__(self, latents: Latents) -> Scored:
-        if self.mask is not None:
-            mask = self.mask.to(latents)
-            latents = mask * latents + (1 - mask) * self.latents
-        decoded = self.codec.decode(latents)
+        decoded = self.codec.decode(self.within(latents))
         self.decodes += len(decoded)
         return self._scored(decoded)
+
+    def within(self, latents: Latents) -> Latents:
+        """The latents where the edit may act, the source's elsewhere."""
+        return latents if self.mask is None else torch.lerp(self.latents, latents, self.mask.to(latents))
 
     def _scored(self, decoded: Images) -> Scored:
         found = self.checks.evaluate(decoded)

@@ -132,6 +132,9 @@ class SearchSettings:
     says what may change; see `rewards.focus`."""
     jitters: int = 0
     """Slightly moved and noised copies of every image that the VLM judges too: slower, harder to fool."""
+    undo: float = 0.0
+    """Share of the gain in reward that may be given up to leave more of the source as it was, once the search is done;
+    0 undoes nothing. See `editor.undo`; what `fmtt-sampling` draws stays as it is."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -147,7 +150,7 @@ class SearchSettings:
         refuse("jitters", "be a whole number from 0 to 16", lambda v: v in range(17))
         refuse("strength ramp", "be above 0 and at most 1", lambda v: 0 < v <= 1)
         refuse("guidance noise damping preserve", "be zero or more", lambda v: 0 <= v < 1e6)
-        refuse("guided ess renoise clone_noise focus", "lie in [0, 1]", lambda v: 0 <= v <= 1)
+        refuse("guided ess renoise clone_noise focus undo", "lie in [0, 1]", lambda v: 0 <= v <= 1)
         refuse("move spacing", "be above 0 and at most 10", lambda v: 0 < v <= 10)
         refuse("spread", "lie in [1, 100]", lambda v: 1 <= v <= 100)
         refuse("seed", f"be a whole number from 0 to {2**32 - 1}", lambda v: v in range(2**32))
@@ -312,7 +315,9 @@ class EditUpdate:
     focus: Image.Image | None = None
     """The source, lit where the checks look and dimmed where the search holds to it; see `SearchSettings.focus`."""
     candidates: tuple[Candidate, ...] = ()
-    """All, best first; only when done."""
+    """All, best first; only when done. Where changes were undone, the first is the best one without them."""
+    changed: float | None = None
+    """Share of the picture's places that the result changes, in [0, 1]; None where nothing was undone."""
     checks: tuple[CheckResult, ...] = ()
     """The checks of the best candidate; only when done."""
     score: float | None = None

@@ -60,6 +60,25 @@ def test_a_focused_edit_shows_where_the_checks_look_and_a_mask_takes_its_place(t
     assert list(tiny_editor.edit(request(settings=focused, mask=Image.new("L", (40, 32), 255))))[-1].focus is None
 
 
+def test_changes_that_earned_nothing_are_undone_at_the_end_unless_the_run_was_stopped_or_samples(tiny_editor):
+    undone, calm = SETTINGS.but(undo=1.0), SETTINGS.but(undo=0.0)
+    *_, last = tiny_editor.edit(request(settings=undone))
+    *_, plain = tiny_editor.edit(request(settings=calm))
+    assert last.changed == 0.0, "with the whole gain to give up nothing stays changed"
+    assert last.best.tobytes() == picture().tobytes()
+    assert last.score == pytest.approx(last.source_score, abs=1e-4)
+    assert [c.score for c in last.candidates[1:]] == [c.score for c in plain.candidates]
+    assert last.cost.nfe == plain.cost.nfe
+    assert last.cost.decodes > plain.cost.decodes
+    assert plain.changed is None
+    stop = Event()
+    stop.set()
+    *_, stopped = tiny_editor.edit(request(settings=undone), stop)
+    assert stopped.changed is None
+    *_, drawn = tiny_editor.edit(request(settings=undone.but(method="fmtt-sampling", corrections=1, renoise=1.0)))
+    assert drawn.changed is None
+
+
 def test_the_best_so_far_never_falls(tiny_editor):
     scores = [u.score for u in tiny_editor.edit(request()) if u.score is not None]
     assert all(b >= a for a, b in pairwise(scores))

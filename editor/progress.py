@@ -1,0 +1,117 @@
+"""A run as the user sees it: the source as the models see it, the history of rewards, the best landing so far."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+
+from editor import images
+from editor.finish import Canvas, Landed
+from editor.inversion import RoundTrip
+from editor.judge import Judge
+from editor.types import Candidate, CheckResult, Cost, EditRequest, EditUpdate, Images, Latents, Scored, Step
+from editor.undo import least_change
+
+
+@dataclass(frozen=True)
+class Inverted:
+    """A source as the models see it, carried back to t0."""
+
+    square: Images
+    """(1, 3, S, S): the source in the model's square."""
+    placement: images.Placement
+    latents: Latents
+    """The autoencoder's code of it."""
+    before: Images
+    """The autoencoder's own reconstruction: edits are measured from here."""
+    trip: RoundTrip
+    back: Images
+    """The round trip as an image: what would remain if the reward asked for nothing."""
+
+    @property
+    def psnr(self) -> float:
+        """dB of the round trip against the source, at the model's size."""
+        return images.psnr(self.back, self.square)
+
+    @property
+    def inversion_psnr(self) -> float:
+        """dB of the round trip against the autoencoder's reconstruction: the inversion's own error."""
+        return images.psnr(self.back, self.before)
+
+
+@dataclass
+class Progress:
+    """A search as the user sees it: the history of rewards and the best landing so far."""
+
+    request: EditRequest
+    inverted: Inverted
+    judge: Judge
+    update: EditUpdate
+    started: float
+    finals: list[Candidate] = field(default_factory=list)
+    """Of the last step, in the order of its particles."""
+    best: Candidate | None = None
+    latents: Latents | None = None
+    """Of the best, (1, C, h, w)."""
+    spared: Candidate | None = None
+    """The best without what it changed for nothing."""
+
+    def __post_init__(self) -> None:
+        before, mask, place = self.inverted.before[0].cpu(), self.request.mask, self.inverted.placement
+        self.canvas = Canvas(self.request.image, before, place, mask)
+        if self.judge.focus is not None:
+            shown = images.spotlight(images.at_most(self.request.image), self.judge.focus.free[0], place)
+            self.update = replace(self.update, focus=shown)
+
+    def after(self, step: Step) -> EditUpdate:
+        """The update that tells of a step."""
+        self.finals = self._candidates(step.scored, step.ancestry)
+        top = max(range(len(self.finals)), key=lambda i: self.finals[i].score)
+        if self.best is None or self.finals[top].score > self.best.score:
+            self.best, self.latents = self.finals[top], step.lookahead[top : top + 1]
+        rewards = tuple(candidate.score for candidate in self.finals)
+        self.update = replace(
+            self.update, stage="search", message=f"Step {step.index} of {step.total}", step=step.index,
+            steps=step.total, t=step.t, previews=tuple(images.to_pil(image) for image in step.scored.images),
+            scores=rewards, history=(*self.update.history, rewards), parents=(*self.update.parents, step.parents),
+            best_so_far=self.best, score=self.best.score, source_score=self.judge.source.reward,
+            cost=self._cost(self.inverted.trip.nfe + step.nfe), diagnostics=step.diagnostics,
+        )  # fmt: skip
+        return self.update
+
+    def undo(self, give_up: float) -> None:
+        """Put the source back where the best candidate's change earned next to nothing; see `editor.undo`."""
+        edit = self.judge.within(self.latents)
+        kept = least_change(self.judge, edit, self.inverted.latents, give_up, self.request.settings.particles)
+        (self.spared,) = self._candidates(kept.scored, (self.best.ancestor,))
+        changed = float((kept.latents != self.inverted.latents).any(1).float().mean())
+        self.update = replace(self.update, changed=changed, cost=self._cost(self.update.cost.nfe))
+
+    def finished(self, stopped: bool) -> EditUpdate:
+        """The last update: the candidates, best first. An earlier landing that scored best of all is among them."""
+        ranked = sorted(self.finals, key=lambda candidate: -candidate.score)
+        if self.best.score > ranked[0].score:
+            ranked.insert(0, self.best)
+        if self.spared is not None:
+            ranked.insert(0, self.spared)
+        best, asked = ranked[0], self.update.plan.checks
+        opinions = zip(asked, self.judge.source.checks[: len(asked)], best.checks, strict=True)
+        return replace(
+            self.update, stage="done", message="Stopped: this is the best so far" if stopped else "Done",
+            best=best.image, best_so_far=None, score=best.score, candidates=tuple(ranked), stopped=stopped,
+            checks=tuple(CheckResult(*opinion) for opinion in opinions), cost=self._cost(self.update.cost.nfe),
+        )  # fmt: skip
+
+    def _candidates(self, scored: Scored, ancestry: tuple[int, ...]) -> list[Candidate]:
+        """Landings with their scores; the checks of the plan come first among those of the judge."""
+        asked = len(self.update.plan.checks)
+        landings = zip(scored.reward.tolist(), scored.images, scored.checks.tolist(), ancestry, strict=True)
+        return [
+            Candidate(laid=Landed(self.canvas, image.cpu()), score=reward, checks=tuple(checks[:asked]), ancestor=first)
+            for reward, image, checks, first in landings
+        ]
+
+    def _cost(self, nfe: int) -> Cost:
+        """What was spent so far, with so many network evaluations."""
+        seconds = time.monotonic() - self.started
+        return Cost(nfe=nfe, decodes=2 + self.judge.decodes, vlm_calls=self.judge.calls.count, seconds=seconds)

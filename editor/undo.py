@@ -1,0 +1,77 @@
+"""Leave what was changed for nothing: the least part of an edit that keeps what it gained.
+
+A search moves all latents at once, and where the reward does not look they drift. Attribution by integrated gradients
+(Sundararajan et al., arXiv 1703.01365) along the line from the edit back to the source tells what each place's change
+is worth; the edit is then kept in as few places as its reward allows.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from editor.landing import detached, slope_of
+from editor.particles import checked, take
+from editor.types import Latents, Score, Scored
+
+POINTS = 4
+"""At which the line is looked at: the middles of its equal parts."""
+SHARES = (0, 1 / 64, 1 / 32, 1 / 16, 3 / 32, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)
+"""Of the changed places, in the order of what they are worth: those that are tried to keep, before their neighbours."""
+GRID = 16
+"""Places a side over which worth is smoothed, for latents of any size."""
+
+
+class Kept(NamedTuple):
+    """An edit with some of its changes undone."""
+
+    latents: Latents
+    """(1, C, h, w)."""
+    scored: Scored
+    """Of it, detached."""
+
+
+@torch.no_grad()
+def least_change(score: Score, edit: Latents, source: Latents, give_up: float, batch: int = POINTS) -> Kept:
+    """The edit (1, C, h, w) in as few places as keep all but a share `give_up` in [0, 1] of its gain in reward.
+
+    Everywhere else it has the source's latents (1, C, h, w). Places go with their neighbours, since an edge that is
+    changed on one side alone is no edge. Looks at POINTS + len(SHARES) images, at most `batch` at once, POINTS of them
+    with gradients. Raises EditError on rewards or gradients that are not finite.
+    """
+    order = worth(score, edit, source, batch).flatten().argsort(descending=True, stable=True)
+    changed = int((edit != source).any(1).sum())
+    kept = torch.zeros(len(SHARES), 1, *edit.shape[2:], device=edit.device)
+    for row, share in zip(kept.flatten(1), SHARES, strict=True):
+        row[order[: round(share * changed)]] = 1
+    reach = max(1, edit.shape[-1] // GRID)
+    wide = F.max_pool2d(kept, 2 * reach + 1, stride=1, padding=reach)
+    tried = torch.where(wide > 0, edit, source)
+    looks = [detached(checked(score(part), len(part))) for part in tried.split(batch)]
+    scored = Scored(*(None if parts[0] is None else torch.cat(parts) for parts in zip(*looks, strict=True)))
+    none, whole = scored.reward[0], scored.reward[-1]
+    enough = scored.reward >= whole - give_up * (whole - none).clamp(min=0)
+    least = enough.nonzero()[:1, 0].cpu()
+    return Kept(tried[least.to(edit.device)], take(scored, least))
+
+
+def worth(score: Score, edit: Latents, source: Latents, batch: int = POINTS) -> Float[Tensor, "h w"]:
+    """What each place's change adds to the reward: the gradient along the line times the change, smoothed; detached.
+
+    Before smoothing its sum is reward(edit) - reward(source), as far as POINTS tell. Places that did not change have
+    the least worth of all.
+    """
+    change = edit - source
+    slopes = []
+    for share in ((torch.arange(POINTS) + 0.5) / POINTS).to(edit).split(batch):
+        line = (source + share[:, None, None, None] * change).requires_grad_()
+        with torch.enable_grad():
+            slopes.append(slope_of(checked(score(line), len(line)).reward, line))
+    value = (torch.cat(slopes).mean(0) * change[0]).sum(0)
+    reach = max(1, value.shape[-1] // GRID)
+    smooth = F.avg_pool2d(value[None, None], 2 * reach + 1, stride=1, padding=reach, count_include_pad=False)[0, 0]
+    return torch.where((change[0] != 0).any(0), smooth, -torch.inf)
