@@ -33,8 +33,10 @@ from training.clocks import Clock
 from training.finds import FOLDER, TIMELESS, Found, save
 from training.world import TRAIN, Request
 
-SURE, LOST = 0.35, 0.8
+SURE, LOST = 0.35, 0.5
 """Error of the nearest hands, as a share: below, their time is the picture's; above, it shows none."""
+NEAR = 10
+"""Minutes: bent hands this near to the time that was asked for may show it to a person, so nothing is said of them."""
 COPIES = 6
 """Look-aheads of each clock."""
 
@@ -82,10 +84,16 @@ class Dial:
 def label(dial: Dial, picture: Tensor, asked: int) -> Found | None:
     """What a picture of the dial's clock shows; None where that is open to doubt."""
     minutes, error = dial.read(picture)
-    if SURE < error < LOST:
+    doubtful = SURE < error < LOST or (error >= LOST and asked != TIMELESS and _apart(minutes, asked) <= NEAR)
+    if doubtful:
         return None
     pixels = np.asarray(images.to_pil(picture[None]))
     return Found(pixels, dial.clock.seed, minutes if error <= SURE else TIMELESS, asked)
+
+
+def _apart(a: int, b: int) -> int:
+    """Minutes between two times of a clock's face."""
+    return min((a - b) % 720, (b - a) % 720)
 
 
 @torch.no_grad()
