@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +18,21 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HTTPError,
+    IncompleteSnapshotError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
+    XetDownloadError,
 )
 
 from editor.profiles import Profile
-from editor.repos import Repo
+from editor.repos import VOCABULARIES, Repo
 from editor.types import EditError
 
 UNREACHABLE = (HTTPError, ConnectionError, OfflineModeIsEnabled, LocalEntryNotFoundError, DryRunError)
 """What the libraries raise when the Hub cannot be reached."""
 FETCH = "fetch it with python -m editor.fetch and the name of the profile"
+SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
 TOKENS = "https://huggingface.co/settings/tokens"
 
 
@@ -44,6 +48,8 @@ class Hub:
         """Where the repository lies on this machine. Raises EditError when it is absent or incomplete."""
         try:
             folder = Path(self.snapshot(repo.id, allow_patterns=list(repo.files), local_files_only=True))
+        except IncompleteSnapshotError as error:
+            raise EditError(f"The download of {repo.id} stopped half-way: {FETCH}.") from error
         except OSError as error:
             raise EditError(f"{repo.id} is not on this machine: {FETCH}.") from error
         torn = missing(folder, repo)
@@ -68,38 +74,61 @@ class Hub:
     def _ask(self, repo: Repo, call: Callable[[], object]):
         try:
             return call()
-        except (HTTPError, OSError) as error:
+        except (HTTPError, OSError, XetDownloadError) as error:
             raise EditError(self.explain(repo, error)) from error
 
     def explain(self, repo: Repo, error: Exception) -> str:
         """One sentence for what went wrong with the Hub, and what to do about it."""
+        error = answered(error)
+        status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+        gated = isinstance(error, GatedRepoError) or (repo.gated and status in (401, 403))
+        if gated and self.token() is None:
+            return f"{repo.id} is gated: run hf auth login, then accept its licence at {repo.page}."
+        if status == 403 and "fine-grained" in str(error):
+            return f"Your token may not read gated repositories such as {repo.id}: allow it at {TOKENS}."
         if isinstance(error, GatedRepoError):
-            if self.token() is None:
-                return f"{repo.id} is gated: run hf auth login, then accept its licence at {repo.page}."
-            if "fine-grained" in str(error):
-                return f"Your token may not read gated repositories such as {repo.id}: allow it at {TOKENS}."
             return f"The licence of {repo.id} is not accepted yet: accept it at {repo.page} as the owner of your token."
-        if isinstance(error, RepositoryNotFoundError):
+        if isinstance(error, RepositoryNotFoundError) or status == 401:
             return (
                 f"The Hub does not show {repo.id} to you: run hf auth login again, the token may be wrong or expired."
             )
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             return f"The disk is full: free space for {repo.id} or set HF_HOME to a larger disk, then fetch again."
-        if isinstance(error, UNREACHABLE) and not isinstance(error, HfHubHTTPError):
+        if isinstance(error, UNREACHABLE) and status is None:
             return f"The Hub cannot be reached for {repo.id}: go online and fetch again, it goes on where it stopped."
         return f"{repo.id} could not be read from the Hub ({type(error).__name__}): try again later."
 
 
+def answered(error: Exception) -> Exception:
+    """The Hub's own answer among the causes of an error, if it gave one; the libraries wrap it as a lost connection."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, HfHubHTTPError):
+        cause = cause.__cause__
+    return error if cause is None else cause
+
+
 def missing(folder: Path, repo: Repo) -> list[str]:
-    """Files that the folder's own indices and the repository's patterns name and that are not there."""
+    """What the repository's patterns, the parts of a pipeline and the folder's own indices need and is not there."""
     named = [pattern for pattern in repo.files if "*" not in pattern]
-    for pattern in (pattern for pattern in repo.files if pattern.endswith("/*")):
-        named += [pattern[:-2]] if not (folder / pattern[:-2]).is_dir() else []
+    for part in (pattern[:-2] for pattern in repo.files if pattern.endswith("/*")):
+        named += lacking(folder / part) if (folder / part).is_dir() else [part]
     named += [pattern for pattern in repo.files if pattern == "*.safetensors" and not any(folder.glob(pattern))]
+    for shard in sorted(folder.rglob("*-of-*.safetensors")):
+        named.append(SHARD.sub(".safetensors.index.json", shard.relative_to(folder).as_posix()))
     for index in folder.rglob("*.safetensors.index.json"):
         place = index.parent.relative_to(folder)
         named += [str(place / shard) for shard in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
     return [name for name in named if not (folder / name).exists()]
+
+
+def lacking(part: Path) -> list[str]:
+    """What a part of a pipeline needs and is not there: a tokenizer's words, a scheduler's settings, or weights."""
+    if part.name.startswith("tokenizer"):
+        return [] if any((part / name).is_file() for name in VOCABULARIES) else [f"{part.name}/{VOCABULARIES[0]}"]
+    if part.name == "scheduler":
+        return [f"{part.name}/scheduler_config.json"] if not (part / "scheduler_config.json").is_file() else []
+    weights = [] if any(part.glob("*.safetensors")) else [f"{part.name}/*.safetensors"]
+    return weights if (part / "config.json").is_file() else [f"{part.name}/config.json", *weights]
 
 
 def folders(profile: Profile, hub: Hub) -> dict[str, Path]:

@@ -35,6 +35,7 @@ from transformers import (
     T5TokenizerFast,
 )
 
+from editor.repos import VOCABULARIES
 from editor.twotime import MARK, load_flow_map_lora, load_two_time
 from editor.types import EditError
 
@@ -126,8 +127,7 @@ def pretrained(cls: type, folder: Path, dtype: torch.dtype) -> nn.Module:
 
 def load_tokenizer(cls: type[PreTrainedTokenizerBase], folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer in `folder`. An empty folder, which the library takes for an empty vocabulary, is an OSError."""
-    names = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
-    if not any((folder / name).is_file() for name in names):
+    if not any((folder / name).is_file() for name in VOCABULARIES):
         raise FileNotFoundError(f"There is no vocabulary in {folder}.")
     return cls.from_pretrained(folder, local_files_only=True)
 

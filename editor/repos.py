@@ -32,7 +32,10 @@ class Repo:
 PIPELINE = ("model_index.json", "scheduler/*", "text_encoder/*", "tokenizer/*", "transformer/*", "vae/*")
 """The files of a pipeline with one text encoder."""
 FLUX_PIPELINE = (*PIPELINE, "text_encoder_2/*", "tokenizer_2/*")
-_VLM = ("config.json", "*.json", "*.jinja", "*.txt", "*.safetensors")
+VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
+"""Files any of which holds a tokenizer's vocabulary."""
+_NEEDED = ("config.json", "preprocessor_config.json", "tokenizer_config.json")
+_VLM = (*_NEEDED, "*.json", "*.jinja", "*.txt", "*.safetensors")
 
 _DEV = "FLUX.1-dev Non-Commercial License: not for commercial use of the model; read it before you start."
 _APACHE = "Apache License 2.0: commercial use allowed."

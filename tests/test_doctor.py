@@ -16,7 +16,7 @@ from editor.profiles import PROFILES
 from editor.repos import FLUX_PIPELINE
 from editor.types import EditError
 
-RESPONSE = SimpleNamespace(headers={}, request=None)
+RESPONSE = SimpleNamespace(headers={}, request=None, status_code=403)
 
 
 def everything_in(folder):
@@ -27,6 +27,8 @@ def everything_in(folder):
         for pattern in allow_patterns:
             if pattern.endswith("/*"):
                 (place / pattern[:-2]).mkdir(parents=True, exist_ok=True)
+                for name in ("config.json", "scheduler_config.json", "tokenizer.json", "model.safetensors"):
+                    (place / pattern[:-2] / name).touch()
             elif "*" not in pattern or pattern == "*.safetensors":
                 file = place / pattern.replace("*", "model")
                 file.parent.mkdir(parents=True, exist_ok=True)

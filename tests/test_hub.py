@@ -1,26 +1,35 @@
-"""What is said of the Hub's troubles, with the Hub played by a function."""
+"""What is said of the Hub's troubles: by the Hub played by a function, and by a server that answers as the Hub does."""
 
 from __future__ import annotations
 
 import errno
 import json
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from types import SimpleNamespace
 
 import pytest
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
+    DryRunError,
     GatedRepoError,
     HfHubHTTPError,
+    IncompleteSnapshotError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
+    XetDownloadError,
 )
 
 from editor.hub import Hub, missing
 from editor.profiles import PROFILES
-from editor.repos import FLUX_DEV, TAEF1
+from editor.repos import FLUX_DEV, FLUX_SCHNELL, TAEF1, VLMS
 from editor.types import EditError
 
-RESPONSE = SimpleNamespace(headers={}, request=None)
+
+def answer(status: int) -> SimpleNamespace:
+    return SimpleNamespace(headers={}, request=None, status_code=status)
 
 
 def hub(error: Exception | None = None, token: str | None = "hf_x", **parts) -> Hub:
@@ -33,22 +42,24 @@ def hub(error: Exception | None = None, token: str | None = "hf_x", **parts) -> 
 @pytest.mark.parametrize(
     ("error", "token", "sentence"),
     [
-        (GatedRepoError("401", response=RESPONSE), None, "hf auth login, then accept its licence at https://"),
+        (GatedRepoError("401", response=answer(401)), None, "hf auth login, then accept its licence at https://"),
         (
-            GatedRepoError("403", response=RESPONSE),
+            GatedRepoError("403", response=answer(403)),
             "hf_x",
             "not accepted yet: accept it at https://huggingface.co/black",
         ),
         (
-            GatedRepoError("enable access to public gated repos in your fine-grained token", response=RESPONSE),
+            GatedRepoError("enable access to public gated repos in your fine-grained token", response=answer(403)),
             "hf_x",
             "may not read gated repositories",
         ),
-        (RepositoryNotFoundError("401 Invalid token", response=RESPONSE), "hf_bad", "token may be wrong or expired"),
-        (HfHubHTTPError("503", response=RESPONSE), "hf_x", "try again later"),
+        (RepositoryNotFoundError("404", response=answer(404)), "hf_bad", "token may be wrong or expired"),
+        (HfHubHTTPError("503", response=answer(503)), "hf_x", "try again later"),
         (OfflineModeIsEnabled("offline"), "hf_x", "go online"),
         (LocalEntryNotFoundError("no network"), "hf_x", "go online"),
+        (DryRunError("no network"), "hf_x", "go online"),
         (ConnectionError("down"), "hf_x", "go online"),
+        (XetDownloadError("broken off"), "hf_x", "try again later"),
         (OSError(errno.ENOSPC, "no space"), "hf_x", "disk is full"),
     ],
 )
@@ -60,28 +71,126 @@ def test_every_trouble_has_its_sentence(error, token, sentence):
         assert str(raised.value).endswith(".")
 
 
+SERVED = {
+    "gated, not logged in": (401, {"X-Error-Code": "GatedRepo"}, None, "hf auth login, then accept"),
+    "licence not accepted": (403, {"X-Error-Code": "GatedRepo"}, "hf_x", "not accepted yet"),
+    "token without scope": (
+        403,
+        {"X-Error-Message": "Please enable access to public gated repositories in your fine-grained token settings"},
+        "hf_x",
+        "may not read gated repositories",
+    ),
+    "token expired": (
+        401,
+        {"X-Error-Message": "Invalid credentials in Authorization header"},
+        "hf_x",
+        "token may be wrong or expired",
+    ),
+    "no such repository": (404, {"X-Error-Code": "RepoNotFound"}, "hf_x", "does not show"),
+    "Hub down": (500, {}, "hf_x", "try again later"),
+}
+
+
+@pytest.fixture
+def served(tmp_path):
+    """A function that starts a server which answers every request alike, and gives the hub that asks it."""
+    servers = []
+
+    def start(status: int, headers: dict[str, str], token: str | None) -> Hub:
+        class Answer(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(status)
+                for name, value in {**headers, "Content-Length": "0"}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+
+            do_HEAD = do_GET
+            log_message = staticmethod(lambda *_: None)
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        thread = Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        servers.append((server, thread))
+        address = f"http://127.0.0.1:{server.server_port}"
+        authorise = partial(HfApi(address, token=token or False).auth_check)
+        asking = partial(snapshot_download, endpoint=address, token=token or False, cache_dir=tmp_path)
+        return Hub(asking, authorise, lambda: token)
+
+    yield start
+    for server, thread in servers:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("case", SERVED)
+@pytest.mark.parametrize("call", [Hub.fetch, Hub.gigabytes, Hub.check_access])
+def test_the_librarys_own_errors_are_told_apart(case, call, served):
+    """The library wraps most answers as lost connections: what the Hub said lies among the causes."""
+    *answered, sentence = SERVED[case]
+    with pytest.raises(EditError, match=sentence):
+        call(served(*answered), FLUX_DEV)
+
+
+def test_a_repository_that_became_gated_asks_for_the_login_too(served):
+    with pytest.raises(EditError, match="hf auth login, then accept"):
+        served(401, {"X-Error-Code": "GatedRepo"}, None).fetch(FLUX_SCHNELL)
+
+
 def test_what_is_not_there_comes_with_the_command_that_fetches_it():
     with pytest.raises(EditError, match=r"python -m editor\.fetch"):
         hub(LocalEntryNotFoundError("absent")).folder(TAEF1)
 
 
-def test_a_half_download_names_the_missing_file(tmp_path):
-    for name in ("scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "transformer", "vae"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "model_index.json").touch()
-    shards = {"a": "part-1.safetensors", "b": "part-2.safetensors"}
-    index = tmp_path / "transformer" / "diffusion_pytorch_model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": shards}))
-    (tmp_path / "transformer" / "part-1.safetensors").touch()
-    with pytest.raises(EditError, match=r"half-way \(transformer/part-2\.safetensors is missing\)"):
-        hub(snapshot=lambda *_, **__: str(tmp_path)).folder(FLUX_DEV)
-    (tmp_path / "transformer" / "part-2.safetensors").touch()
-    assert hub(snapshot=lambda *_, **__: str(tmp_path)).folder(FLUX_DEV) == tmp_path
+def test_a_download_that_the_library_knows_for_incomplete_is_half_way(tmp_path):
+    with pytest.raises(EditError, match=r"stopped half-way: fetch it with python -m editor\.fetch"):
+        hub(IncompleteSnapshotError("3 files", snapshot_path=str(tmp_path))).folder(TAEF1)
+
+
+def pipeline(folder):
+    """The files of FLUX.1-dev that a finished download leaves, all empty, the transformer in two shards."""
+    for part in ("text_encoder", "text_encoder_2", "transformer", "vae"):
+        (folder / part).mkdir()
+        (folder / part / "config.json").touch()
+    for file in ("scheduler/scheduler_config.json", "tokenizer/vocab.json", "tokenizer_2/spiece.model"):
+        (folder / file).parent.mkdir()
+        (folder / file).touch()
+    for part in ("text_encoder", "text_encoder_2", "vae"):
+        (folder / part / "model.safetensors").touch()
+    shards = [f"diffusion_pytorch_model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    for shard in shards:
+        (folder / "transformer" / shard).touch()
+    index = folder / "transformer" / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict(zip("ab", shards, strict=True))}))
+    (folder / "model_index.json").touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("absent", "named"),
+    [
+        ("model_index.json", "model_index.json"),
+        ("transformer/diffusion_pytorch_model-00002-of-00002.safetensors", None),
+        ("transformer/diffusion_pytorch_model.safetensors.index.json", None),
+        ("transformer/config.json", None),
+        ("vae/model.safetensors", r"vae/\*\.safetensors"),
+        ("scheduler/scheduler_config.json", None),
+        ("tokenizer/vocab.json", "tokenizer/tokenizer.json"),
+    ],
+)
+def test_a_half_download_names_what_is_missing(absent, named, tmp_path):
+    half = hub(snapshot=lambda *_, **__: str(pipeline(tmp_path) if not any(tmp_path.iterdir()) else tmp_path))
+    assert half.folder(FLUX_DEV) == tmp_path
+    (tmp_path / absent).unlink()
+    with pytest.raises(EditError, match=rf"half-way \({named or absent} is missing\)"):
+        half.folder(FLUX_DEV)
 
 
 def test_a_missing_folder_and_a_missing_file_are_found(tmp_path):
     assert missing(tmp_path, TAEF1) == list(TAEF1.files)
     assert "transformer" in missing(tmp_path, FLUX_DEV)
+    for repo in VLMS.values():
+        assert {"config.json", "preprocessor_config.json", "*.safetensors"} < set(missing(tmp_path, repo))
 
 
 def test_the_size_is_what_is_still_to_come():
