@@ -10,6 +10,8 @@ import torch
 from bitsandbytes.nn import Linear4bit, Params4bit
 from torch import nn
 
+from rewards.fourbit import differentiable
+
 LORA = ("lora_A", "lora_B")
 
 
@@ -35,6 +37,4 @@ def nf4_linear(layer: nn.Linear, device: torch.device, dtype: torch.dtype) -> Li
     if layer.bias is not None:
         quantized.bias = nn.Parameter(layer.bias.data.to(device, dtype), requires_grad=False)
     quantized.weight = quantized.weight.to(device)
-    # On some CPUs a pass without gradients would repack the weights for good, and break those with.
-    quantized.support_avx512bf16_for_cpu = False
-    return quantized
+    return differentiable(quantized)

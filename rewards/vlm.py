@@ -118,13 +118,9 @@ class VLM:
             raise ValueError(f"No VLM at {source}: name a folder that holds one, or download it first.") from error
         if quantization is None:
             return cls(model.to(device), processor)
-        from bitsandbytes.nn import Linear4bit  # slow to import, and nobody else needs it
+        from rewards.fourbit import differentiable  # slow to import, and nobody else needs it
 
-        for layer in model.modules():
-            if isinstance(layer, Linear4bit):
-                # On some CPUs a pass without gradients would repack the weights for good, and break those with.
-                layer.support_avx512bf16_for_cpu = False
-        return cls(model, processor)
+        return cls(differentiable(model), processor)
 
     @property
     def device(self) -> torch.device:
