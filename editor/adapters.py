@@ -144,7 +144,7 @@ class LatentCodec:
 
     vae: Autoencoder
     draft: AutoencoderTiny | None = None
-    """A small decoder for the same latents as they are, without scale or shift (TAEF1): cheap to differentiate."""
+    """A small decoder for the same latents as they are, without scale or shift (TAEF1): gradients go through it."""
     rows: int | None = None
     """Latents decoded in one call at most; None for no limit. See `in_chunks`."""
 
@@ -165,12 +165,22 @@ class LatentCodec:
         return ((code - self._shift) * self.vae.config.scaling_factor).to(images)
 
     def decode(self, latents: Latents) -> Images:
-        """Images in [0, 1] by the draft decoder if there is one; a pixel beyond is clamped but keeps its gradient."""
-        return in_chunks(self._decode if self.draft is None else self._decode_draft, self.rows, latents)
+        """Images in [0, 1] by the full decoder; a pixel beyond is clamped but keeps its gradient.
+
+        With a draft decoder the gradient is the draft's, at the images that the full one makes: what is judged and
+        shown is always what the user gets.
+        """
+        if self.draft is None:
+            return in_chunks(self._decode, self.rows, latents)
+        images = self.render(latents)
+        if not (torch.is_grad_enabled() and latents.requires_grad):
+            return images
+        sketch = in_chunks(self._decode_draft, self.rows, latents)
+        return images + (sketch - sketch.detach())
 
     @torch.no_grad()
     def render(self, latents: Latents) -> Images:
-        """Images in [0, 1] by the full decoder, without gradient: what the user gets."""
+        """Images in [0, 1] by the full decoder, without gradient."""
         return in_chunks(self._decode, self.rows, latents)
 
     def _decode(self, latents: Latents) -> Images:

@@ -1,7 +1,9 @@
 """What a profile needs of a GPU, as arithmetic, and the plan that fits. Computed, not measured.
 
 Weights cost their bytes; activations are counted in tensors as large as a layer's state. All figures are
-in GB (1e9 bytes) and for the stated number of candidates in one backward pass.
+in GB (1e9 bytes) and for the stated number of candidates in one backward pass. Every jump of a look-ahead, the decoder
+and the VLM are recomputed in the backward pass one after the other (`rewards.chunks`), so that several jumps need no
+more than one; the sum over the parts errs on the safe side.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ LIVE = 2 * SAVED
 FULL_DECODER, DRAFT_DECODER = 60 * 128, 15 * 64
 """Activations per pixel that decoding keeps: tensors at full resolution times their channels."""
 SANA_DECODER = 30 * 128
+PASSING = 0.1
+"""Share of those activations that are held at once where no gradient is wanted."""
 TEXT_ENCODERS = {"flux": 9.8, "sana": 5.3}
 """GB of main memory for the text encoders, by the kind of profile; they never go to the GPU."""
 RESERVE = 2.0
@@ -54,6 +58,9 @@ class Judge:
     patch: int
 
 
+FLOW_MAP_LORA = 0.35
+"""Billions of parameters of the flow map's LoRA, of rank 64 over every layer of the blocks and the time embedders. It
+stays beside the weights, in bfloat16 whatever they are held in."""
 FLUX = Tower(11.9, 0.1, 3072, 57)
 SANA = Tower(0.6, 0.05, 1152, 28)
 TOWERS = {"flux": FLUX, "sana": SANA}
@@ -80,7 +87,7 @@ class MemoryPlan:
     checkpoint: bool = True
     """Recompute the transformer's blocks in the backward pass instead of keeping their activations."""
     full_decoder: bool = True
-    """Differentiate the full autoencoder; otherwise the draft, and the full one renders the result."""
+    """Differentiate the full autoencoder; otherwise the draft, and the full one renders without a gradient."""
     flow: str = "bf16"
     """'bf16' or 'nf4' for the flow map's transformer."""
     vlm: str = "bf16"
@@ -119,17 +126,15 @@ def need(profile: Profile, plan: MemoryPlan) -> dict[str, float]:
     """GB on the GPU by part: 'flow map', 'VLM', 'decoder', 'activations', 'reserve'; the VLM's own are in 'VLM'."""
     tower = TOWERS[profile.kind]
     judge = judge_of(profile)
-    pixels = plan.rows * profile.size**2
     vision_tokens = (profile.size // judge.patch) ** 2
     text_tokens = vision_tokens // 4 + QUESTIONS * QUESTION_TOKENS
-    decoder = (SANA_DECODER if profile.kind == "sana" else FULL_DECODER) if plan.full_decoder else DRAFT_DECODER
     backward = plan.gradient
     return {
-        "flow map": weights(tower, plan.flow),
+        "flow map": weights(tower, plan.flow) + lora(profile),
         "VLM": weights(judge.text, plan.vlm)
         + weights(judge.vision, "bf16")
         + plan.rows * backward * (kept(judge.text, text_tokens) + kept(judge.vision, vision_tokens)),
-        "decoder": 0.4 + pixels * (decoder if backward else decoder / 10) * BF16 / 1e9,
+        "decoder": 0.4 + plan.rows * profile.size**2 * decoder(profile, plan) * BF16 / 1e9,
         "activations": plan.rows * flow_activations(tower, profile.image_tokens + profile.text_tokens, plan),
         "reserve": RESERVE,
     }
@@ -138,8 +143,8 @@ def need(profile: Profile, plan: MemoryPlan) -> dict[str, float]:
 def host_need(profile: Profile) -> float:
     """GB of main memory at worst: the text encoders, and what is on its way through to the GPU."""
     judge = judge_of(profile)
-    passing = weights(TOWERS[profile.kind], "bf16"), weights(judge.text, "bf16") + weights(judge.vision, "bf16")
-    return TEXT_ENCODERS[profile.kind] + max(passing)
+    flow = weights(TOWERS[profile.kind], "bf16") + lora(profile)
+    return TEXT_ENCODERS[profile.kind] + max(flow, weights(judge.text, "bf16") + weights(judge.vision, "bf16"))
 
 
 def weights(tower: Tower, precision: str) -> float:
@@ -147,6 +152,19 @@ def weights(tower: Tower, precision: str) -> float:
     if precision == "bf16":
         return tower.parameters * BF16
     return (tower.parameters - tower.kept) * NF4 + tower.kept * BF16
+
+
+def lora(profile: Profile) -> float:
+    """GB of the weights of the profile's LoRA; 0 without one."""
+    return FLOW_MAP_LORA * BF16 if profile.lora is not None else 0.0
+
+
+def decoder(profile: Profile, plan: MemoryPlan) -> float:
+    """Activations per pixel while images are decoded: those of the full decoder pass beside what a draft keeps."""
+    full = SANA_DECODER if profile.kind == "sana" else FULL_DECODER
+    if not plan.gradient:
+        return full * PASSING
+    return full if plan.full_decoder else full * PASSING + DRAFT_DECODER
 
 
 def kept(tower: Tower, tokens: int) -> float:

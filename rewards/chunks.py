@@ -11,12 +11,12 @@ from torch.utils.checkpoint import checkpoint
 
 
 def in_chunks(function: Callable[..., Tensor], rows: int | None, *batches: Tensor) -> Tensor:
-    """function(*batches), at most `rows` of the batch at a time; None for all at once.
+    """function(*batches), at most `rows` of the batch at a time; None for all at once, with all activations kept.
 
-    Under grad mode each piece is recomputed in the backward pass, so that the activations of one are all that is ever
-    held.
+    Under grad mode each piece is recomputed in the backward pass, a single one too: so the activations of one piece of
+    one function are all that is ever held, however many are called one after the other.
     """
-    if rows is None or len(batches[0]) <= rows:
+    if rows is None:
         return function(*batches)
     return torch.cat(one_by_one(function, zip(*(batch.split(rows) for batch in batches), strict=True)))
 

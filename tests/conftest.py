@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 
 from editor.engine import Editor
-from editor.models import Models, Place, load_profile
+from editor.hub import Hub, folders
+from editor.models import Models, Place, load_profile, placed
 from editor.profiles import PROFILES
+from tests.published import publish
 from tests.tiny_flow import save_tiny_flow
 from tests.tiny_vlm import tiny_qwen25
 
@@ -51,3 +53,15 @@ def tiny_editor(tmp_path_factory: pytest.TempPathFactory) -> Editor:
 def studio() -> Editor:
     """The studio as a user gets it."""
     return Editor(load_profile("studio"))
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Hub:
+    """A hub that finds the repositories of the GPU profiles as downloads leave them, tiny and random."""
+    return publish(tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture(scope="session")
+def flux_place(published: Hub) -> Place:
+    """Where the parts of the profile flux lie among them."""
+    return placed(PROFILES["flux"], folders(PROFILES["flux"], published))

@@ -208,14 +208,18 @@ def test_scale_and_shift_are_those_of_diffusers(make):
         assert torch.equal(codec.render(x), codec.decode(x))
 
 
-def test_the_draft_decoder_takes_the_latents_as_they_are():
+def test_the_draft_decoder_takes_the_latents_as_they_are_and_gives_the_gradient_alone():
     vae, draft = tiny_kl(), new_vae(16, width=4).eval()
     codec = LatentCodec(vae, draft)
-    x = torch.randn(1, 16, 2, 2, generator=torch.Generator().manual_seed(8))
+    x = torch.randn(1, 16, 2, 2, generator=torch.Generator().manual_seed(8), requires_grad=True)
+    images = codec.decode(x)
+    assert torch.equal(images, LatentCodec(vae).decode(x))
+    assert torch.equal(images, codec.render(x))
     with torch.no_grad():
-        stock = VaeImageProcessor().postprocess(draft.decode(x, return_dict=False)[0], output_type="pt")
-        torch.testing.assert_close(codec.decode(x), stock)
-        torch.testing.assert_close(codec.render(x), LatentCodec(vae).decode(x))
+        assert torch.equal(codec.decode(x), images)
+    (gradient,) = torch.autograd.grad(images.square().sum(), x)
+    stock = draft.decode(x, return_dict=False)[0] / 2 + 0.5
+    torch.testing.assert_close(gradient, torch.autograd.grad(stock, x, 2 * images.detach())[0])
 
 
 def test_a_saturated_pixel_keeps_its_gradient():

@@ -10,7 +10,6 @@ from bitsandbytes.nn import Linear4bit
 
 from benchmarks.gpu_memory import PLAN, candidates, main, measure
 from benchmarks.random_models import (
-    LORA_RANK,
     TEXTS,
     Sizes,
     empty_transformer,
@@ -19,7 +18,7 @@ from benchmarks.random_models import (
     published,
     random_models,
 )
-from editor.memory import FLUX, JUDGES, QUESTIONS, ladder
+from editor.memory import FLOW_MAP_LORA, FLUX, JUDGES, QUESTIONS, ladder
 from editor.models import Hardware
 from editor.profiles import PROFILES, chosen
 from training.vlm_folder import new_tokenizer
@@ -97,7 +96,7 @@ def test_the_transformer_of_the_published_size_has_the_parameters_that_are_count
     lora = sum(weight.numel() for name, weight in dev.named_parameters() if ".lora_" in name) / 1e9
     assert all(weight.is_meta for weight in dev.parameters())
     assert parameters(dev) - lora == pytest.approx(FLUX.parameters, rel=0.02)
-    assert lora / LORA_RANK == pytest.approx(0.0054, rel=0.05)
+    assert lora == pytest.approx(FLOW_MAP_LORA, rel=0.02)
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -10,7 +10,7 @@ import torch
 from diffusers import FluxTransformer2DModel
 from torch import nn
 
-from editor.memory import FLUX, JUDGES, choose, kept, ladder, lower, need, weights
+from editor.memory import FLOW_MAP_LORA, FLUX, JUDGES, choose, decoder, host_need, kept, ladder, lower, need, weights
 from editor.profiles import PROFILES
 from editor.repos import VLMS
 from editor.types import EditError
@@ -21,6 +21,22 @@ GPU_PROFILES = [name for name, profile in PROFILES.items() if profile.repos]
 def test_weights_cost_their_bytes():
     assert weights(FLUX, "bf16") == pytest.approx(23.8)
     assert weights(FLUX, "nf4") == pytest.approx(11.8 * (0.5 + 1 / 64 + 1 / 4096) + 0.2)
+
+
+def test_the_lora_stays_beside_the_weights_in_bfloat16_whatever_they_are_held_in():
+    dev, plain = PROFILES["flux"], replace(PROFILES["flux"], lora=None)
+    for plan in ladder(dev):
+        assert need(dev, plan)["flow map"] - need(plain, plan)["flow map"] == pytest.approx(2 * FLOW_MAP_LORA)
+    assert host_need(dev) - host_need(plain) == pytest.approx(2 * FLOW_MAP_LORA)
+
+
+def test_a_draft_is_differentiated_beside_a_full_decoder_that_renders():
+    profile = PROFILES["flux"]
+    full, draft = (plan for plan in ladder(profile)[2:4])
+    assert (full.full_decoder, draft.full_decoder, draft.gradient) == (True, False, True)
+    rendering = decoder(profile, ladder(profile)[-1])
+    assert 0 < rendering < decoder(profile, draft) < decoder(profile, full)
+    assert decoder(profile, draft) == pytest.approx(rendering + 15 * 64)
 
 
 def test_a_block_keeps_seventeen_states():

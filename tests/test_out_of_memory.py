@@ -1,0 +1,99 @@
+"""GPU memory that runs out: one plan down, once, with nothing left behind; then a sentence."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import torch
+from PIL import Image
+
+from editor.adapters import LatentCodec
+from editor.engine import Editor
+from editor.memory import ladder
+from editor.models import Models
+from editor.profiles import PROFILES
+from editor.types import EditError, EditRequest
+from tests.tiny_flow import CAPTION
+from tests.tiny_profiles import PLAN, SMALL, flux_models
+
+
+def test_running_out_of_memory_takes_the_next_plan_and_then_says_so(flux_place):
+    held = flux_models(flux_place)
+    before = held.condition(CAPTION).transformer
+    assert held.tighten() == ladder(PROFILES["flux"])[3]
+    assert held.condition(CAPTION).transformer is not before
+    assert held.codec.draft is not None
+    assert held.codec.rows == held.rows == 1
+    while held.gradient:
+        held.tighten()
+    with pytest.raises(EditError, match="tightest plan"):
+        held.tighten()
+
+
+def request() -> EditRequest:
+    picture = Image.linear_gradient("L").convert("RGB").resize((40, 32))
+    return EditRequest(image=picture, instruction="make the rim red", plan=PLAN, settings=SMALL)
+
+
+def failing(monkeypatch, times: int) -> list[weakref.ref]:
+    """Decoding runs out of memory so many times; what it was given is remembered weakly."""
+    stock, given = LatentCodec.decode, []
+
+    def decode(self, latents):
+        if len(given) == times:
+            return stock(self, latents)
+        given.append(weakref.ref(latents))
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(LatentCodec, "decode", decode)
+    return given
+
+
+def test_an_edit_that_runs_out_of_memory_goes_on_one_plan_down_and_leaves_nothing(flux_place, monkeypatch, capsys):
+    editor, gone = Editor(flux_models(flux_place)), []
+    given, stock = failing(monkeypatch, 1), Models.tighten
+
+    def tighten(self):
+        gc.collect()
+        gone.append(given[0]() is None)
+        return stock(self)
+
+    monkeypatch.setattr(Models, "tighten", tighten)
+    *_, last = editor.edit(request())
+    assert last.done
+    assert gone == [True]
+    assert editor.models.hardware.plan == ladder(PROFILES["flux"])[3]
+    assert "ran out of memory; now: flow map in bf16, VLM in bf16, draft decoder" in capsys.readouterr().err
+
+
+def test_an_edit_that_runs_out_of_memory_twice_is_one_sentence(flux_place, monkeypatch):
+    editor, given = Editor(flux_models(flux_place)), failing(monkeypatch, 2)
+    with pytest.raises(EditError, match=r"^The GPU ran out of memory twice: .*\.$"):
+        list(editor.edit(request()))
+    assert len(given) == 2
+    assert editor.models.hardware.plan == ladder(PROFILES["flux"])[3]
+
+
+def test_loading_the_vlm_steps_down_too(flux_place, monkeypatch):
+    held, tried = flux_models(flux_place), []
+
+    def load(times):
+        def work():
+            tried.append(held.hardware.plan)
+            if len(tried) <= times:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return held.vlm
+
+        return work
+
+    assert held.within_memory(load(1)).device == held.hardware.device
+    assert tried == list(ladder(PROFILES["flux"])[2:4])
+    with pytest.raises(EditError, match="ran out of memory twice"):
+        held.within_memory(load(9))
+
+
+def test_the_studio_has_no_tighter_plan(flux_place):
+    with pytest.raises(EditError, match="fewer candidates"):
+        Models(PROFILES["studio"], flux_place).tighten()

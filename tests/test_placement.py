@@ -1,0 +1,65 @@
+"""Flow map and VLM on devices of their own in one process."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from editor import models as module
+from editor.adapters import FluxFlowMap, LatentCodec
+from editor.hub import Hub
+from editor.models import load_profile
+from editor.profiles import PROFILES
+from editor.twotime import two_time
+from editor.types import EditError
+from rewards.checks import CheckReward
+from rewards.preserve import Preserve
+from rewards.vlm import Calls
+from tests.published import CHANNELS, flux_transformer
+from tests.tiny_flow import TEXT_WIDTH, tiny_kl
+from tests.tiny_profiles import PLAN
+
+
+class Elsewhere:
+    """A judge on a device of its own that takes images from there only."""
+
+    def __init__(self, device: str) -> None:
+        self.device = torch.device(device)
+        self.weight = torch.ones(3 * 32 * 32, 2, device=device)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        return images.to(self.device).flatten(1)
+
+    def score(self, features: torch.Tensor, rows: list, calls: Calls | None = None) -> torch.Tensor:
+        assert features.device == self.device
+        return features @ self.weight
+
+
+@pytest.mark.parametrize(("first", "second"), [("meta", "cpu"), ("cpu", "meta")])
+def test_flow_map_and_vlm_may_lie_on_different_devices_of_one_process(first, second):
+    """Fake tensors hold no numbers but refuse to mix devices; latents and gradients stay where the search has them."""
+    transformer, vae = two_time(flux_transformer()).requires_grad_(False), tiny_kl().requires_grad_(False)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        prompt = torch.zeros(1, 5, TEXT_WIDTH, device=first), torch.zeros(1, TEXT_WIDTH, device=first)
+        flow, codec = FluxFlowMap(transformer.to(first), *prompt), LatentCodec(vae.to(first), rows=2)
+        x = torch.zeros(3, CHANNELS, 4, 4, requires_grad=True)
+        checks = CheckReward(Elsewhere(second), PLAN.checks, jitters=1)
+        images = codec.decode(flow(x, 0.3, 1.0))
+        reward = checks(images) + Preserve(torch.zeros(1, 3, 32, 32))(images)
+        (gradient,) = torch.autograd.grad(reward.sum(), x)
+    assert (images.device, reward.device, gradient.device) == (x.device,) * 3
+    assert flow.transformer.device == codec.vae.device == torch.device(first)
+    assert gradient.shape == x.shape
+
+
+def test_two_gpus_share_the_work(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (40e9, 48e9))
+    hardware = module.gpus(PROFILES["flux"])
+    assert (str(hardware.device), str(hardware.vlm_device)) == ("cuda:0", "cuda:1")
+    assert (hardware.plan.flow, hardware.plan.vlm) == ("bf16", "bf16")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4e9, 8e9))
+    with pytest.raises(EditError, match="needs at least"):
+        load_profile("flux", hub=Hub(snapshot=lambda *_, **__: str(tmp_path)))
