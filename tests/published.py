@@ -4,6 +4,7 @@ published, shards with their index, tokenizers by their vocabularies."""
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from editor.repos import FLUX_DEV, FLUX_SCHNELL, SANA_SPRINT, TAEF1
 from editor.twotime import two_time
 from tests.tiny_flow import TEXT_WIDTH, tiny_dc, tiny_kl, tiny_sana, tiny_text
 from tests.tiny_vlm import tiny_qwen25
-from training.flow_folder import new_vae
+from training.flow_folder import TextEncoders, new_vae
 
 CHANNELS, SANA_WIDTH = 16, 16
 SHARDS = "12KB"
@@ -52,6 +53,12 @@ def flux_transformer(dev: bool = True) -> FluxTransformer2DModel:
     )
 
 
+@cache
+def flux_text() -> TextEncoders:
+    """FLUX.1's text encoders, made once: no two trainings of a tokenizer number its words alike."""
+    return tiny_text()
+
+
 def publish(root: Path) -> Hub:
     """Write every repository of flux, flux-schnell and sana into root/owner/name; the hub that finds them there."""
     flux(root / FLUX_DEV.id, True, FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True))
@@ -66,7 +73,7 @@ def publish(root: Path) -> Hub:
 
 def flux(folder: Path, dev: bool, scheduler: FlowMatchEulerDiscreteScheduler) -> None:
     """FLUX.1: transformer and T5 in shards; CLIP's weights under text_model, its tokenizer as vocabulary and merges."""
-    text = tiny_text()
+    text = flux_text()
     flux_transformer(dev).save_pretrained(folder / "transformer", max_shard_size=SHARDS)
     tiny_kl().save_pretrained(folder / "vae")
     scheduler.save_pretrained(folder / "scheduler")
