@@ -136,10 +136,11 @@ def step(held: Models) -> Tensor:
 
 
 def noise(held: Models, batch: int) -> Tensor:
-    """Latents on the CPU, where the engine has them."""
+    """Latents where the engine has them: beside the flow map."""
     side = held.profile.size // held.codec.factor
     channels = held.codec.vae.config.latent_channels
-    return torch.randn(batch, channels, side, side, generator=torch.Generator().manual_seed(0))
+    drawn = torch.randn(batch, channels, side, side, generator=torch.Generator().manual_seed(0))
+    return drawn.to(held.hardware.device)
 
 
 def timed(work: Callable, device: torch.device) -> tuple:

@@ -94,9 +94,13 @@ class Editor:
             raise EditError(str(error)) from error
 
     def invert(self, image: Image.Image, start: float, prompt: str = "") -> Inverted:
-        """Encode a picture and carry it back to time `start` and forth again with the reward off."""
+        """Encode a picture and carry it back to time `start` and forth again with the reward off.
+
+        The picture goes to the flow map's device here, and all that is made of it stays there: latents, landings, and
+        what the judge does to them.
+        """
         square, placement = images.fit(image, self.profile.size)
-        return self._invert(images.to_unit(square), placement, start, prompt)
+        return self._invert(images.to_unit(square).to(self.models.hardware.device), placement, start, prompt)
 
     @torch.no_grad()
     def _invert(self, square: Images, placement: images.Placement, start: float, prompt: str) -> Inverted:
