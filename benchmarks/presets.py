@@ -1,7 +1,8 @@
 """The methods of the benchmark with their settings at each budget, kept as data in `presets.json`.
 
 A preset names a key of `editor.baselines.METHODS`, the settings that it needs, and for each budget of network
-evaluations how many particles and steps it takes. What it leaves out is the default of `SearchSettings`.
+evaluations how many particles and steps it takes. What it leaves out is as in the balanced effort, so that all methods
+start alike and are judged alike.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from editor.engine import EFFORTS
 from editor.types import SearchSettings
 
 PRESETS = Path(__file__).with_name("presets.json")
@@ -34,4 +36,4 @@ def settings(name: str, budget: int, seed: int = 0) -> SearchSettings:
         raise ValueError(f"There is no method {name!r}: choose from {', '.join(known)}.")
     if str(budget) not in known[name]["budgets"]:
         raise ValueError(f"{name} has no settings for {budget} NFE: choose from {', '.join(known[name]['budgets'])}.")
-    return SearchSettings(**known[name]["settings"], **known[name]["budgets"][str(budget)], seed=seed)
+    return EFFORTS["balanced"].but(**known[name]["settings"], **known[name]["budgets"][str(budget)], seed=seed)

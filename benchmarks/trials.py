@@ -16,7 +16,8 @@ from benchmarks.cases import Case
 from benchmarks.judge import minutes_off, read
 from editor import images
 from editor.baselines import METHODS
-from editor.engine import Editor, Inverted
+from editor.engine import Editor
+from editor.progress import Inverted
 from editor.types import EditError, EditRequest, Images, Latents, Plan, Scored, SearchSettings
 
 SWAPS = ("reward", "latent")

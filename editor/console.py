@@ -61,6 +61,7 @@ def report(update: EditUpdate, settings: SearchSettings, profile: str) -> dict[s
         ],
         "plan": update.plan.to_json(),
         "roundtrip_psnr": update.roundtrip_psnr,
+        "changed": update.changed,
         "offset": update.offset,
         "warning": warning(update.offset),
         **asdict(update.cost),

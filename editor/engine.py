@@ -34,9 +34,9 @@ from rewards.plan import TEMPLATES, Refused, plan
 from rewards.vlm import Calls
 
 _STUDIED = SearchSettings(
-    strength=0.7,
-    renoise=0.7,
-    draws=3,
+    strength=0.8,
+    renoise=1.0,
+    draws=16,
     lookahead_steps=2,
     noise=3.0,
     guidance=0.8,
