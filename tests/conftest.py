@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import json
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +14,8 @@ from editor.engine import Editor
 from editor.hub import Hub, folders
 from editor.models import Models, Place, load_profile, placed
 from editor.profiles import PROFILES
+from editor.ui_desk import Desk
+from tests.fakes import FakeEditor, clock_like
 from tests.published import publish
 from tests.tiny_flow import save_tiny_flow
 from tests.tiny_vlm import tiny_qwen25
@@ -65,3 +70,29 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Hub:
 def flux_place(published: Hub) -> Place:
     """Where the parts of the profile flux lie among them."""
     return placed(PROFILES["flux"], folders(PROFILES["flux"], published))
+
+
+@pytest.fixture
+def examples(tmp_path: Path) -> Path:
+    """A folder with one example."""
+    folder = tmp_path / "examples"
+    folder.mkdir()
+    clock_like().save(folder / "clock.png")
+    (folder / "examples.json").write_text(json.dumps([{"image": "clock.png", "instruction": "make it dark"}]))
+    return folder
+
+
+@pytest.fixture
+def desk(tmp_path: Path, examples: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    """What the page stands on, over the fake engine."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
+    desk = Desk.open(FakeEditor(), tmp_path / "history", examples)
+    yield desk
+    desk.close()
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> str:
+    """The path of a picture to upload."""
+    clock_like().save(tmp_path / "clock.png")
+    return str(tmp_path / "clock.png")

@@ -1,0 +1,41 @@
+"""What the tests of the page share: requests, forms and clicks as the handlers get them."""
+
+from types import SimpleNamespace
+
+from editor.types import SearchSettings
+from editor.ui_forms import EDIT_ONLY
+
+
+def came(username=None, **query):
+    """A request as the handlers see it."""
+    return SimpleNamespace(username=username, query_params=query, headers={"referer": "https://host/path/?x=1"})
+
+
+def form(image, **changes):
+    first = SearchSettings(particles=3, steps=4)
+    controls = ("strength", "method", "particles", "steps", "guidance", "noise", "lookahead", "lookahead_steps")
+    fields = {name: getattr(first, name) for name in controls}
+    fields |= {"picture": image, "instruction": "make it dark", "table": [["", "yes", 1]], "caption": "", "keep": ""}
+    fields |= {
+        "planned": "",
+        "paint": None,
+        "mask": None,
+        "mask_means": EDIT_ONLY,
+        "feather": 0,
+        "base": first,
+        "seed": 7,
+        "lock": True,
+    }
+    return fields | {"lock": True} | changes
+
+
+def all_of(changes):
+    """Changes of a whole generator, the later over the earlier."""
+    merged = {}
+    for change in changes:
+        merged |= change
+    return merged
+
+
+def click(index):
+    return SimpleNamespace(index=index)

@@ -1,0 +1,91 @@
+"""Between the page's fields and the engine, and what the page shows as strings of HTML and SVG."""
+
+import pytest
+from PIL import Image
+
+from editor import images, ui_plots, ui_views
+from editor.types import EditError, SearchSettings
+from editor.ui_forms import PROTECT, read_mask, read_plan, read_settings
+from tests.fakes import clock_like
+from tests.page import form
+
+
+def test_the_effort_sets_the_controls_and_the_seed_is_new_unless_locked(desk, picture):
+    assert desk.adopt("fast")["particles"] == 3
+    seeds = {read_settings(form(picture, lock=False)).seed for _ in range(4)}
+    assert len(seeds) == 4
+    assert read_settings(form(picture)).seed == 7
+
+
+def test_times_of_a_recipe_are_dropped_when_the_steps_change(picture):
+    base = SearchSettings(particles=3, steps=4, times=(0.3, 0.6))
+    assert read_settings(form(picture, base=base)).times == (0.3, 0.6)
+    assert read_settings(form(picture, base=base, steps=9)).times is None
+
+
+def test_an_empty_table_is_no_plan(picture):
+    assert read_plan(form(picture)) is None
+    assert read_plan(form(picture, table=[[None, None, None]])) is None
+
+
+def test_masks_are_painted_or_uploaded_and_mean_edit_or_protect(picture, tmp_path):
+    layer = Image.new("RGBA", (160, 120))
+    layer.paste((20, 184, 166, 255), (0, 0, 80, 120))
+    layer.save(tmp_path / "layer.png")
+    layer.getchannel("A").save(tmp_path / "mask.png")
+    painted = {"layers": [str(tmp_path / "layer.png")]}
+    for fields in ({"paint": painted}, {"mask": str(tmp_path / "mask.png")}):
+        mask = read_mask(form(picture, **fields), clock_like())
+        assert (mask.getpixel((10, 10)), mask.getpixel((150, 10))) == (255, 0)
+        mask = read_mask(form(picture, mask_means=PROTECT, **fields), clock_like())
+        assert (mask.getpixel((10, 10)), mask.getpixel((150, 10))) == (0, 255)
+    assert read_mask(form(picture), clock_like()) is None
+
+
+def test_a_soft_edge_lies_inside_the_mask_and_must_leave_something(picture, tmp_path):
+    mask = Image.new("L", (160, 120))
+    mask.paste(255, (60, 0, 160, 120))
+    mask.save(tmp_path / "mask.png")
+    soft = read_mask(form(picture, mask=str(tmp_path / "mask.png"), feather=5), clock_like())
+    row = [soft.getpixel((x, 60)) for x in range(50, 100)]
+    assert row[:10] == [0] * 10
+    assert row == sorted(row)
+    assert len(set(row)) > 4
+    assert row[-1] == 255
+    with pytest.raises(EditError, match="wider than the marked part"):
+        images.feathered(mask, 2.0)
+
+
+# ------------------------------------------------------------------------------------------------------------- views
+
+
+def test_what_people_write_is_escaped():
+    evil = '<img src=x onerror="alert(1)">'
+    row = {"question": evil, "expected": evil, "weight": 1.0, "before": 0.1, "after": 0.2}
+    card = ui_views.Card(b"", evil, evil, ((evil, True),))
+    shown = ui_views.checks([row]) + ui_views.status(evil) + ui_views.cards([card], evil, 0, True)
+    shown += ui_views.header(evil, evil, evil, [evil])
+    assert "<img src=x" not in shown
+    assert shown.count("&lt;img") >= 9
+
+
+@pytest.mark.parametrize(
+    ("expected", "probability", "said"),
+    [("yes", 0.97, "Yes 97 %"), ("yes", 0.02, "No 2 %"), ("no", 0.9, "No 90 %"), ("no", 0.1, "Yes 10 %"),
+     ("4:45", 0.5, "4:45: 50 %")],
+)  # fmt: skip
+def test_answers(expected, probability, said):
+    assert ui_views.answer(expected, probability) == said
+
+
+def test_the_curve_says_what_it_shows_and_takes_any_history():
+    assert ui_plots.curve([], None, 0) == ""
+    assert "the best reward is 3.00, the worst 1.00" in ui_plots.curve([(0.0, 0.0), (3.0, 1.0)], None, 4)
+    assert "nan" not in ui_plots.curve([(1.0,)], 1.0, 0)
+
+
+def test_the_ancestry_marks_the_line_of_the_best():
+    drawn = ui_plots.ancestry([(0.0, 1.0), (2.0, 1.0), (2.0, 5.0)], [(0, 1), (1, 0), (0, 0)])
+    assert drawn.count('polyline class="best"') == 2
+    assert "candidate 2 of 2 at the start" in drawn
+    assert ui_plots.ancestry([(0.0,)], [(0,)]) == ""
