@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from abc import ABCMeta
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -34,22 +36,30 @@ def read_picture(path: str | None) -> Image.Image:
     return images.load(path).image
 
 
-def undecoded(image: gr.Image) -> gr.Image:
-    """The component made to hand on an upload's path as it came, so that nothing but the safe loader opens it."""
-    image.preprocess = lambda payload: payload.path if payload else None
-    return image
+def _reading(kind: type, preprocess: Callable[[Any, Any], Any]) -> type:
+    """A kind of component that reads what the page sends by `preprocess(component, payload)`.
+
+    It is a class because Gradio makes components anew of their class whenever they are updated, and isn't made by a
+    class statement because Gradio would then write a file beside this one.
+    """
+    own = {"preprocess": preprocess, "is_template": True, "__module__": __name__}
+    return ABCMeta.__new__(type(kind), kind.__name__, (kind,), own)
 
 
-def undecoded_layers(paint: gr.ImageEditor) -> gr.ImageEditor:
-    """Likewise for the layers that were painted: bytes or paths."""
+def _path(_: gr.Image, payload: Any) -> str | None:
+    return payload.path if payload else None
 
-    def preprocess(payload: Any) -> dict[str, list[Any]]:
-        sent = paint.blob_storage.pop(payload.id, None) if payload and payload.id else payload
-        layers = (sent.layers if sent else None) or []
-        return {"layers": [layer if isinstance(layer, bytes) else layer.path for layer in layers if layer]}
 
-    paint.preprocess = preprocess
-    return paint
+def _layers(paint: gr.ImageEditor, payload: Any) -> dict[str, list[Any]]:
+    sent = paint.blob_storage.pop(payload.id, None) if payload and payload.id else payload
+    layers = (sent.layers if sent else None) or []
+    return {"layers": [layer if isinstance(layer, bytes) else layer.path for layer in layers if layer]}
+
+
+Picture = _reading(gr.Image, _path)
+"""Hands on an upload's path as it came, so that nothing but the safe loader opens it."""
+Paint = _reading(gr.ImageEditor, _layers)
+"""Hands on the painted layers as they came: bytes or paths."""
 
 
 def read_plan(form: Form) -> Plan | None:

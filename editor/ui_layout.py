@@ -10,7 +10,7 @@ from editor import ui_views
 from editor.baselines import METHODS
 from editor.types import MAX_INSTRUCTION
 from editor.ui_desk import Desk
-from editor.ui_forms import EDIT_ONLY, FIRST_EFFORT, PROTECT, undecoded, undecoded_layers
+from editor.ui_forms import EDIT_ONLY, FIRST_EFFORT, PROTECT, Paint, Picture
 from editor.ui_parts import example_cards
 from editor.ui_stage import past, stage
 from editor.ui_views import CARDS_JS
@@ -35,7 +35,7 @@ def lay_out(desk: Desk) -> dict[str, Any]:
 
 def _request(desk: Desk) -> dict[str, Any]:
     """The picture, the sentence and the buttons."""
-    picture = gr.Image(
+    picture = Picture(
         type="filepath",
         image_mode=None,
         format="png",
@@ -67,7 +67,7 @@ def _request(desk: Desk) -> dict[str, Any]:
         stop = gr.Button("Stop", variant="stop", elem_id="stop", visible=False, scale=2, min_width=70)
         make_plan = gr.Button("Show the plan", elem_id="make-plan", scale=2, min_width=110)
     return {
-        "picture": undecoded(picture),
+        "picture": picture,
         "examples": examples,
         "instruction": instruction,
         "run": run,
@@ -174,7 +174,7 @@ def _mask() -> dict[str, Any]:
         gr.Markdown("Mark a part of the picture. What may not be edited stays as it is, bit for bit.")
         means = gr.Radio([EDIT_ONLY, PROTECT], value=EDIT_ONLY, label="The marked part", elem_id="mask-means")
         start = gr.Button("Paint on the picture", size="sm", elem_id="start-painting")
-        paint = gr.ImageEditor(
+        paint = Paint(
             type="filepath",
             image_mode="RGBA",
             format="png",
@@ -187,7 +187,7 @@ def _mask() -> dict[str, Any]:
             height=320,
             elem_id="paint",
         )
-        mask = gr.Image(
+        mask = Picture(
             type="filepath",
             image_mode=None,
             format="png",
@@ -208,8 +208,8 @@ def _mask() -> dict[str, Any]:
         )
     return {
         "start_painting": start,
-        "paint": undecoded_layers(paint),
-        "mask": undecoded(mask),
+        "paint": paint,
+        "mask": mask,
         "mask_means": means,
         "feather": feather,
     }

@@ -229,11 +229,14 @@ def test_the_page_fits_a_phone(visit, served, scheme):
     shoot(page, f"phone-{scheme}")
 
 
-def test_in_the_dark_and_with_errors_in_sentences(visit, served):
+def test_in_the_dark_and_with_errors_in_sentences(visit, served, tmp_path):
     _, desk, picture = served
     page = visit(color_scheme="dark")
     page.click("#run")
     says(page, "There is no picture yet")
+    (tmp_path / "disguised.png").write_bytes(b"8BPS no picture")
+    page.set_input_files("#picture input[type=file]", str(tmp_path / "disguised.png"))
+    says(page, "This file is not a picture")
     upload(page, picture)
     ask(page, "a dog")
     says(page, "The studio knows clocks only")

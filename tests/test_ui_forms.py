@@ -1,13 +1,32 @@
 """Between the page's fields and the engine, and what the page shows as strings of HTML and SVG."""
 
+import gradio as gr
 import pytest
+from gradio.components.image_editor import EditorData
+from gradio.data_classes import FileData, ImageData
 from PIL import Image
 
 from editor import images, ui_plots, ui_views
 from editor.types import EditError, SearchSettings
+from editor.ui import build_page
 from editor.ui_forms import PROTECT, read_mask, read_plan, read_settings
 from tests.fakes import clock_like
 from tests.page import form
+
+
+def test_gradio_opens_no_upload_itself_not_even_once_it_has_made_the_components_anew(desk, tmp_path):
+    disguised = str(tmp_path / "disguised.png")
+    (tmp_path / "disguised.png").write_bytes(b"8BPS no picture")
+    kinds = (gr.Image, gr.ImageEditor)
+    takers = [part for part in build_page(desk).blocks.values() if isinstance(part, kinds) and part.interactive is None]
+    assert [part.elem_id for part in takers] == ["picture", "paint", "mask"]
+    for part in takers:
+        anew = type(part)(**part.constructor_args)  # as at every update of the page
+        if isinstance(part, gr.ImageEditor):
+            assert anew.preprocess(EditorData(layers=[FileData(path=disguised)])) == {"layers": [disguised]}
+        else:
+            assert anew.preprocess(ImageData(path=disguised)) == disguised
+        assert part.get_block_name() == kinds[isinstance(part, gr.ImageEditor)].__name__.lower()
 
 
 def test_the_effort_sets_the_controls_and_the_seed_is_new_unless_locked(desk, picture):
