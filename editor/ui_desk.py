@@ -50,6 +50,7 @@ from editor.ui_parts import (
     serve,
     serve_bytes,
     show_edit,
+    show_request,
     status,
     waiting_line,
 )
@@ -90,14 +91,14 @@ class Desk:
         yield {"token": token, **self._efforts(), **past, **idle()}
         job = self.jobs.latest(owner)
         if job is not None and (not job.over or (job.kept in past["listed"] and not shared)):
-            source, plan = job.request, show_plan(job.request.plan)
             about = {"job": job.id} if job.over else self._watched(job)
-            yield {"picture": serve(source.image), "instruction": source.instruction, **plan, **about}
+            yield {**show_request(job.request, self.editor.efforts), **about}
             yield from self._watch(job, request)
         elif shared:
             edit = self.history.get(shared)
-            said = status(f"“{edit.recipe.instruction}”: a result that was shared.")
-            yield {**said, **show_edit(self.history, edit, request)}
+            said = f"“{edit.recipe.instruction}”: a result that was shared. Edit it further, or take over its settings."
+            own = {"forget": gr.update(visible=edit.owner == owner)}
+            yield {**status(said), **show_edit(self.history, edit, request), **own}
 
     def _efforts(self) -> Form:
         """The efforts with the seconds that each is expected to take on this machine, once that is known."""
@@ -117,7 +118,7 @@ class Desk:
         except EditError as error:
             return {"picture": None, **status(str(error), "bad")}
         said = " ".join(loaded.notices) or "The picture is loaded: say what should be different."
-        return {"picture": serve(loaded.image), "paint": None, **show_plan(None), **status(said)}
+        return {"picture": serve(loaded.image), **show_mask(None), **show_plan(None), **status(said)}
 
     def take_example(self, event: gr.EventData) -> Form:
         """Put an example with its instruction on the page."""
@@ -126,7 +127,8 @@ class Desk:
 
     def paint_on(self, picture: str | None) -> Form:
         """Put the picture under the brush."""
-        return {"paint": {"background": serve(read_picture(picture)), "layers": [], "composite": None}}
+        under = {"background": serve(read_picture(picture)), "layers": [], "composite": None}
+        return {"paint": gr.update(value=under, visible=True)}
 
     def adopt(self, effort: str) -> Form:
         """Set the controls to an effort's settings."""
@@ -171,6 +173,7 @@ class Desk:
             "job": job.id,
             "result": gr.update(visible=False),
             "live": gr.update(visible=True),
+            "more": gr.update(visible=False),
         }
 
     def _watch(self, job: Job, request: gr.Request) -> Iterator[Form]:

@@ -26,8 +26,8 @@ FIELDS = ("picture", "instruction", *PLAN, *MASK, "base", "seed", "lock", *CONTR
 """What a run needs of the page."""
 FIRST_EFFORT = "balanced"
 """What the page and the programming interface take when nobody chooses."""
-PROTECT = "Protect it"
-EDIT_ONLY = "Edit nothing else"
+PROTECT = "Protect this"
+EDIT_ONLY = "Edit only this"
 
 
 def read_picture(path: str | None) -> Image.Image:
@@ -64,12 +64,12 @@ Paint = _reading(gr.ImageEditor, _layers)
 
 def read_plan(form: Form) -> Plan | None:
     """The plan as it stands in the table; None if the table is empty. Raises EditError for what is no plan."""
-    rows = [[str(cell or "").strip() for cell in row] for row in form["table"]]
+    rows = [[str(cell or "").strip() for cell in (*row, "", "")[:3]] for row in form["table"]]
     rows = [row for row in rows if row[0]]
     if not rows:
         return None
     try:
-        checks = tuple(Check(question, _expected(expected), float(weight or 1)) for question, expected, weight in rows)
+        checks = tuple(Check(question, _expected(expected), _weight(weight)) for question, expected, weight in rows)
         keep = tuple(line.strip() for line in form["keep"].splitlines() if line.strip())
         return Plan(checks, form["caption"].strip(), keep)
     except ValueError as error:
@@ -78,6 +78,13 @@ def read_plan(form: Form) -> Plan | None:
 
 def _expected(text: str) -> str:
     return text.lower() if text.lower() in ("yes", "no") else text or "yes"
+
+
+def _weight(text: str) -> float:
+    try:
+        return float(text or 1)
+    except ValueError as error:
+        raise EditError(f"The plan can't be used: a weight must be a number, not {text[:40]!r}.") from error
 
 
 def plan_key(image: Image.Image, instruction: str) -> str:
@@ -125,8 +132,8 @@ def show_plan(plan: Plan | None, planned: str = "") -> Form:
 
 
 def show_mask(path: str | None) -> Form:
-    """The mask's fields at a mask that is white where the edit may act; None is no mask."""
-    return {"mask": path, "paint": None, "mask_means": EDIT_ONLY, "feather": 0}
+    """The mask's fields at a mask that is white where the edit may act; None is no mask. The brush is put away."""
+    return {"mask": path, "paint": gr.update(value=None, visible=False), "mask_means": EDIT_ONLY, "feather": 0}
 
 
 def show_recipe(recipe: Recipe, image: Image.Image | None) -> Form:

@@ -78,14 +78,17 @@ def _request(desk: Desk) -> dict[str, Any]:
 
 def _plan() -> dict[str, Any]:
     with gr.Accordion("Plan", open=False, elem_id="plan") as box:
-        gr.Markdown("What the model will ask of every candidate. It is used exactly as it stands here.")
+        gr.Markdown(
+            "What the model will ask of every candidate. It is used exactly as it stands here. Choose a cell to change "
+            "it or to add a row; a row without a question doesn't count."
+        )
         table = gr.Dataframe(
             [["", "yes", 1.0]],
             headers=["Question", "Expected", "Weight"],
             datatype=["str", "str", "number"],
             type="array",
             column_count=3,
-            column_widths=["56%", "24%", "20%"],
+            column_widths=["52%", "26%", "22%"],
             interactive=True,
             wrap=True,
             label="Checks",
@@ -173,12 +176,13 @@ def _mask() -> dict[str, Any]:
     with gr.Accordion("Mask", open=False, elem_id="mask-box"):
         gr.Markdown("Mark a part of the picture. What may not be edited stays as it is, bit for bit.")
         means = gr.Radio([EDIT_ONLY, PROTECT], value=EDIT_ONLY, label="The marked part", elem_id="mask-means")
-        start = gr.Button("Paint on the picture", size="sm", elem_id="start-painting")
+        start = gr.Button("Paint on the picture", elem_id="start-painting")
         paint = Paint(
             type="filepath",
             image_mode="RGBA",
             format="png",
-            label="Paint what is marked",
+            label="Paint",
+            visible=False,
             sources=(),
             transforms=(),
             layers=False,
@@ -192,7 +196,8 @@ def _mask() -> dict[str, Any]:
             image_mode=None,
             format="png",
             sources=["upload", "clipboard"],
-            label="Or a picture of the same shape, white where it is marked",
+            label="Or upload a mask",
+            placeholder="White where it is marked",
             height=150,
             buttons=[],
             elem_id="mask",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,8 +18,8 @@ from editor import images, registration, ui_plots, ui_views
 from editor.history import Edit, History
 from editor.jobs import Job, Jobs
 from editor.recipe import Recipe
-from editor.types import Candidate, EditError, EditRequest, EditUpdate
-from editor.ui_forms import Form
+from editor.types import Candidate, EditError, EditRequest, EditUpdate, SearchSettings
+from editor.ui_forms import Form, plan_key, show_mask, show_plan, show_settings
 from editor.ui_views import Card
 from rewards.base import Plan
 
@@ -81,10 +81,10 @@ def _best(scores: Sequence[float]) -> int | None:
 
 def past_cards(history: History, edits: Sequence[Edit], shown: str) -> str:
     """Past edits, to come back to."""
-    cards = [
-        Card(history.thumbnail_path(edit).read_bytes(), edit.recipe.instruction, f"Show: {edit.recipe.instruction}")
-        for edit in edits
-    ]
+    cards = []
+    for edit in edits:
+        said = ("↳ " if edit.parent else "") + edit.recipe.instruction
+        cards.append(Card(history.thumbnail_path(edit).read_bytes(), said, f"Show: {edit.recipe.instruction}"))
     best = next((k for k, edit in enumerate(edits) if edit.id == shown), None)
     return ui_views.cards(cards, "Your edits, newest first", best=best, choosable=True)
 
@@ -213,12 +213,35 @@ def status(text: str, kind: str = "idle", share: float | None = None) -> Form:
 
 def idle() -> Form:
     """The buttons when no run is watched. Made anew each time, because Gradio empties the updates that it is given."""
-    return {"run": gr.update(interactive=True, value="Run"), "stop": gr.update(visible=False)}
+    return {
+        "run": gr.update(interactive=True, value="Run"),
+        "stop": gr.update(visible=False),
+        "make_plan": gr.update(visible=True),
+    }
 
 
 def busy() -> Form:
     """The buttons while a run is watched."""
-    return {"run": gr.update(interactive=False, value="Running…"), "stop": gr.update(visible=True)}
+    return {
+        "run": gr.update(interactive=False, value="Running…"),
+        "stop": gr.update(visible=True),
+        "make_plan": gr.update(visible=False),
+    }
+
+
+def show_request(request: EditRequest, efforts: Mapping[str, SearchSettings]) -> Form:
+    """The fields as they were when this was asked for."""
+    settings = request.settings
+    same = (name for name, effort in efforts.items() if effort.but(seed=settings.seed) == settings)
+    return {
+        "picture": serve(request.image),
+        "instruction": request.instruction,
+        **show_mask(serve(request.mask) if request.mask else None),
+        **show_plan(request.plan, plan_key(request.image, request.instruction)),
+        **show_settings(settings),
+        "seed": settings.seed,
+        "effort": gr.update(value=next(same, None)),
+    }
 
 
 def show_edit(history: History, edit: Edit, request: gr.Request) -> Form:
@@ -232,6 +255,8 @@ def show_edit(history: History, edit: Edit, request: gr.Request) -> Form:
         "refused": gr.update(visible=False),
         "result": gr.update(visible=True),
         "live": gr.update(visible=True),
+        "more": gr.update(visible=True),
+        "forget": gr.update(visible=True),
         "slider": pair,
         "before": pair[0],
         "after": pair[1],
@@ -249,4 +274,4 @@ def show_edit(history: History, edit: Edit, request: gr.Request) -> Form:
 
 def nothing() -> Form:
     """No result is shown."""
-    return {"shown": "", "result": gr.update(visible=False), "live": gr.update(visible=False)}
+    return {"shown": ""} | {name: gr.update(visible=False) for name in ("result", "live", "more")}

@@ -13,7 +13,7 @@ from editor.ui_views import CARDS_JS
 
 def stage() -> dict[str, Any]:
     """What goes on, and what came out."""
-    line = gr.HTML(ui_views.status("Ready."), padding=False)
+    line = gr.HTML(ui_views.status("Ready.", "ready"), padding=False, elem_id="status")
     welcome = gr.HTML(ui_views.WELCOME, padding=False)
     refused = gr.ImageSlider(
         format="png",
@@ -33,10 +33,11 @@ def stage() -> dict[str, Any]:
                     show_label=False,
                     label="Before and after",
                     max_height=520,
+                    buttons=["fullscreen"],
                     interactive=False,
                     elem_id="slider",
                 )
-            with gr.Tab("Side by side"), gr.Row():
+            with gr.Tab("Side by side"), gr.Row(elem_id="side-by-side"):
                 before, after = (
                     gr.Image(
                         type="filepath",
@@ -57,6 +58,7 @@ def stage() -> dict[str, Any]:
                     buttons=["fullscreen"],
                     interactive=False,
                     alt_text="The change of every pixel; grey is none",
+                    elem_id="difference",
                 )
         with gr.Row(elem_id="actions"):
             download = gr.DownloadButton("Download PNG", variant="primary", elem_id="download", min_width=120)
@@ -66,13 +68,14 @@ def stage() -> dict[str, Any]:
     with gr.Column(visible=False, elem_id="live") as live:
         candidates = gr.HTML(js_on_load=CARDS_JS, padding=False, elem_id="candidates")
         curve = gr.HTML(padding=False)
+    with gr.Column(visible=False, elem_id="more") as more:
         with gr.Accordion("How it was found", open=False, elem_id="how"):
             details = gr.HTML(padding=False)
             roundtrip, focus = (
                 gr.Image(label=label, height=220, format="png", interactive=False, buttons=[], alt_text=alt)
                 for label, alt in (
-                    ("Round trip: the source carried to the noise and back without an edit", "The source's round trip"),
-                    ("Where the checks look: what is dimmed is held to the source", "The source, lit where they look"),
+                    ("Round trip: the source without an edit", "The source carried to the noise and back"),
+                    ("Where the checks look; what is dim is held", "The source, lit where the checks look"),
                 )
             )
         with gr.Accordion("Share, file and deletion", open=False, elem_id="share"):
@@ -104,6 +107,7 @@ def stage() -> dict[str, Any]:
         "restore": restore,
         "checks": checks,
         "live": live,
+        "more": more,
         "candidates": candidates,
         "curve": curve,
         "details": details,
@@ -117,7 +121,10 @@ def stage() -> dict[str, Any]:
 
 def past(desk: Desk) -> dict[str, Any]:
     with gr.Column(visible=False, elem_id="past") as box:
-        gr.Markdown(f"## Your edits\n{desk.history.limits} They belong to this browser, or to your login.")
+        gr.Markdown(
+            f"## Your edits\n{desk.history.limits} They belong to this browser, or to your login. "
+            "↳ marks the edit of a result."
+        )
         cards = gr.HTML(js_on_load=CARDS_JS, padding=False, elem_id="past-cards")
         forget_all = gr.Button("Delete all of my edits", variant="stop", size="sm", elem_id="forget-all")
     return {"past_box": box, "past": cards, "forget_all": forget_all}

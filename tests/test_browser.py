@@ -120,10 +120,13 @@ def test_an_edit_from_the_upload_to_the_download(visit, served, tmp_path):
     expect(page.locator("#checks-table")).to_contain_text("Is it so: make it dark?", timeout=PATIENCE)
     page.fill("#caption textarea", "a clock at night")
     shoot(page, "plan")
+    wide = page.locator("#desk").bounding_box()["width"]
     desk.editor.gate.clear()
     page.click("#run")
     says(page, "Searching: step 2 of 5")
     expect(page.locator("#candidates .card").first).to_be_visible()
+    assert page.locator("#desk").bounding_box()["width"] == wide
+    expect(page.locator("#share")).to_be_hidden()
     shoot(page, "running")
     desk.editor.gate.set()
     says(page, "Done in .* 2 of 2 checks hold")
@@ -198,6 +201,7 @@ def test_a_painted_mask_reaches_the_engine(visit, served):
     page = visit()
     upload(page, picture)
     page.click("#mask-box > button")
+    expect(page.locator("#paint")).to_be_hidden()
     page.click("#start-painting")
     canvas = page.locator("#paint canvas").first
     canvas.scroll_into_view_if_needed()
@@ -218,10 +222,20 @@ def test_a_painted_mask_reaches_the_engine(visit, served):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_fits_a_phone(visit, served, scheme):
-    _, _, picture = served
+    _, desk, picture = served
     page = visit(viewport={"width": 390, "height": 844}, color_scheme=scheme)
     upload(page, picture)
+    ask(page, "a dog")
+    says(page, "The studio knows clocks only")
+    expect(page.locator(".status")).to_be_in_viewport(ratio=1)
+    expect(page.locator("#instruction input")).to_be_in_viewport()
+    desk.editor.gate.clear()
     ask(page, "darker")
+    says(page, "Searching: step 2")
+    expect(page.locator("#candidates .card").first).to_be_in_viewport(timeout=PATIENCE)
+    shoot(page, f"phone-running-{scheme}")
+    expect(page.locator("#stop")).to_be_in_viewport(ratio=1)
+    desk.editor.gate.set()
     says(page, "Done")
     for box in ("#settings", "#how", "#share"):
         page.click(f"{box} > button")

@@ -30,6 +30,9 @@ def test_a_run_plans_searches_and_shows_its_result(desk, picture):
     assert any("Searching: step" in line.get("status", "") for line in lines)
     assert last["run"]["interactive"]
     assert not last["stop"]["visible"]
+    assert last["more"]["visible"]
+    watched = next(line for line in lines if "job" in line)
+    assert not any(watched[name]["visible"] for name in ("make_plan", "more", "result"))
 
 
 def test_a_plan_on_the_page_is_used_as_edited(desk, picture):
@@ -84,6 +87,12 @@ def test_uploads_are_normalised_and_refusals_clear_the_picture(desk, tmp_path):
     assert "not a picture" in refused["status"]
 
 
+def test_a_new_picture_takes_the_mask_of_the_last_one_away(desk, picture):
+    taken = desk.take(picture)
+    assert (taken["mask"], taken["paint"]["value"], taken["paint"]["visible"]) == (None, None, False)
+    assert desk.paint_on(picture)["paint"]["visible"]
+
+
 def test_an_example_fills_picture_and_instruction(desk):
     taken = desk.take_example(click(0))
     assert taken["instruction"] == "make it dark"
@@ -108,6 +117,7 @@ def test_history_goes_back_branches_restores_and_deletes(desk, picture):
     further = desk.further(first["shown"])
     second = all_of(desk.run(form(further["picture"], instruction="darker still"), "ann", came()))
     assert [e.id for e in desk.history.lineage(desk.history.get(second["shown"]))] == [first["shown"], second["shown"]]
+    assert (">↳ darker still" in second["past"], ">↳ make it dark" in second["past"]) == (True, False)
     back = desk.recall(click(1), second["listed"], "ann", came())
     assert back["shown"] == first["shown"]
     restored = desk.restore(first["shown"])
@@ -138,6 +148,7 @@ def test_a_shared_link_shows_the_edit_to_another_browser(desk, picture):
     assert seen["shown"] == edit_id
     assert seen["checks"] == shown["checks"]
     assert seen["past"] == ""
+    assert (seen["forget"]["visible"], shown["forget"]["visible"]) == (False, True)
     assert desk.restore(edit_id)["instruction"] == "make it dark"
     with pytest.raises(EditError, match="no longer in the history"):
         list(desk.arrive("", came(edit="guess")))
@@ -160,6 +171,23 @@ def test_reloading_during_a_run_finds_it(desk, picture):
     assert desk.pick(click(1), again["job"], "ann", came())["shown"] != back["shown"]
     desk.forget_all("ann", came())
     assert "shown" not in all_of(desk.arrive("ann", came()))
+
+
+def test_reloading_brings_back_mask_settings_seed_and_what_the_plan_is_for(desk, picture, tmp_path):
+    Image.linear_gradient("L").resize((160, 120)).save(tmp_path / "mask.png")
+    asked = form(picture, mask=str(tmp_path / "mask.png"), strength=0.55, particles=2)
+    first = all_of(desk.run(asked, "ann", came()))
+    shown = list(desk.arrive("ann", came()))
+    back = all_of(shown)
+    assert (back["strength"], back["particles"], back["seed"]) == (0.55, 2, 7)
+    assert shown[1]["effort"]["value"] is None
+    fields = {name: back[name] for name in ("mask", "mask_means", "feather", "table", "planned", "base", "strength")}
+    again = all_of(desk.run(form(back["picture"], particles=2, **fields), "ann", came()))
+    assert desk.history.get(again["shown"]).result == desk.history.get(first["shown"]).result
+    other = all_of(desk.run(form(back["picture"], **fields, instruction="one hour later"), "ann", came()))
+    assert other["table"][0][0] == "Is it so: one hour later?"
+    all_of(desk.run(form(picture, **desk.adopt("fast")), "ann", came()))
+    assert list(desk.arrive("ann", came()))[1]["effort"]["value"] == "fast"
 
 
 def test_stop_keeps_the_best_so_far(desk, picture):
@@ -213,7 +241,7 @@ def test_mask_and_all_come_back_with_an_edit_or_a_recipe(desk, picture, tmp_path
     first = all_of(desk.run(masked, "ann", came()))
     used = desk.history.get(first["shown"]).recipe
     for back in (desk.restore(first["shown"]), desk.use_recipe(first["slider"][1], picture)):
-        fields = {name: back[name] for name in ("mask", "mask_means", "feather", "paint", "table", "base")}
+        fields = {name: back[name] for name in ("mask", "mask_means", "feather", "table", "base")}
         rerun = all_of(desk.run(form(picture, **fields), "ann", came()))
         assert desk.history.get(rerun["shown"]).recipe.mask == used.mask
     assert "add that one too" in desk.use_recipe(first["slider"][1], None)["status"]

@@ -47,6 +47,14 @@ def test_an_empty_table_is_no_plan(picture):
     assert read_plan(form(picture, table=[[None, None, None]])) is None
 
 
+def test_columns_that_were_added_or_deleted_do_no_harm_and_a_weight_is_a_number(picture):
+    for row in (["Is it night?", "yes", "2", "mine"], ["Is it night?"]):
+        (check,) = read_plan(form(picture, table=[row])).checks
+        assert (check.question, check.expected) == ("Is it night?", "yes")
+    with pytest.raises(EditError, match="a weight must be a number, not 'heavy'"):
+        read_plan(form(picture, table=[["Is it night?", "yes", "heavy"]]))
+
+
 def test_masks_are_painted_or_uploaded_and_mean_edit_or_protect(picture, tmp_path):
     layer = Image.new("RGBA", (160, 120))
     layer.paste((20, 184, 166, 255), (0, 0, 80, 120))
