@@ -58,7 +58,7 @@ class Api:
         job = None
         try:
             picture = read_picture(image)
-            settings = self.desk.editor.efforts[effort].but(seed=int(seed or 0))
+            settings = self.desk.editor.efforts[effort or FIRST_EFFORT].but(seed=int(seed or 0))
             todo = EditRequest(
                 image=picture,
                 instruction=instruction or "",

@@ -1,7 +1,11 @@
 """The page's programming interface: its handlers, and the whole through gradio_client and plain HTTP."""
 
+import re
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import gradio as gr
 import httpx
@@ -20,6 +24,8 @@ from editor.ui_forms import FIRST_EFFORT
 from editor.ui_parts import Keeper
 from tests.fakes import FakeEditor
 from tests.page import came
+
+README = Path(__file__).resolve().parent.parent / "README.md"
 
 
 @pytest.mark.parametrize(
@@ -46,8 +52,9 @@ def test_callers_get_sentences_too(desk, picture, changes, words):
 
 
 def test_what_callers_leave_empty_is_taken_as_unsaid(desk, picture):
-    *_, (report, png) = Api(desk).edit(picture, "dark", seed=None, effort="fast", request=came())
+    *_, (report, png) = Api(desk).edit(picture, "dark", seed=None, effort=None, request=came())
     assert report["seed"] == 0
+    assert report["recipe"]["settings"]["particles"] == desk.editor.efforts[FIRST_EFFORT].particles
     assert read_recipe(png)
 
 
@@ -80,6 +87,39 @@ def test_the_interface_plans_edits_and_answers_later(served, picture):
     with pytest.raises(Exception, match=r"\(error [0-9a-f]{8}\)"):
         client.predict(image=handle_file(picture), instruction="a bug", effort="fast", seed=3, api_name="/edit")
     client.close()
+
+
+@pytest.mark.slow
+def test_the_example_in_the_readme_runs(served, capsys):
+    url, _ = served
+    example = re.search(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)[1]
+    seen = {}
+    exec(example.replace("http://127.0.0.1:7860", url).replace("assets/", f"{README.parent}/assets/"), seen)
+    assert (seen["report"]["state"], seen["report"]["seed"]) == ("done", 1)
+    assert read_recipe(seen["png"]).plan.checks[0].weight == 3.0
+    assert "api_name=\"/plan\"" in capsys.readouterr().out
+    seen["client"].close()
+
+
+@pytest.mark.slow
+def test_a_caller_that_is_gone_frees_the_worker(served, picture):
+    url, desk = served
+    desk.editor.pause = 4.0
+    call = (
+        "import sys; from gradio_client import Client, handle_file; client = Client(sys.argv[1], verbose=False); "
+        "client.predict(image=handle_file(sys.argv[2]), instruction='dark', effort='thorough', api_name='/edit')"
+    )
+    with subprocess.Popen([sys.executable, "-c", call, url, picture]) as caller:
+        deadline = time.monotonic() + 60
+        while not any(job.state == "running" for job in desk.jobs._jobs.values()):
+            assert time.monotonic() < deadline, "the call never ran"
+            time.sleep(0.05)
+        caller.kill()
+    (job,) = desk.jobs._jobs.values()
+    while not job.over:
+        assert time.monotonic() < deadline, "the run goes on for nobody"
+        time.sleep(0.05)
+    assert job.update.stopped
 
 
 @pytest.mark.slow
