@@ -4,7 +4,7 @@
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || document.fullscreenElement) return;
     const stop = document.querySelector("#stop");
-    if (stop && stop.offsetParent !== null) stop.click();
+    if (stop && stop.getClientRects().length) stop.click();
   });
 
   // What Gradio leaves without a name for those who can't see it.

@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from editor.jobs import unexpected
+from editor.loading import MAX_BYTES
 from editor.types import EditError
 from editor.ui_api import add_api
 from editor.ui_desk import Desk
@@ -18,7 +19,8 @@ from editor.ui_layout import lay_out
 from editor.ui_parts import status
 
 HERE = Path(__file__).resolve().parent
-MAX_UPLOAD = "20mb"
+MAX_UPLOAD = f"{MAX_BYTES // 2**20}mb"
+"""What the safe loader takes, so that the PNG of every result can be dropped on the page."""
 CACHE = (3600, 86_400)
 """Every how many seconds Gradio's cache is cleaned, and of files of what age."""
 

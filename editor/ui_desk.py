@@ -207,7 +207,7 @@ class Desk:
     def _candidates(self, job: Job, chosen: int) -> Form:
         """What only a run that is remembered can show."""
         update = job.update
-        pictures = {"roundtrip": update.roundtrip, "focus": update.focus}
+        pictures = {"roundtrip": update.roundtrip, "spotlight": update.focus}
         shown = {name: gr.update(value=picture, visible=picture is not None) for name, picture in pictures.items()}
         return {"candidates": final_cards(update.candidates, update.plan, chosen), **shown}
 

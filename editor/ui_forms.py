@@ -18,7 +18,10 @@ from rewards.base import Check, Plan
 Form = dict[str, Any]
 """Values of the page's fields by the names of their components."""
 
-CONTROLS = ("strength", "method", "particles", "steps", "guidance", "noise", "lookahead", "lookahead_steps")
+CONTROLS = (
+    "strength", "method", "lookahead", "particles", "steps", "lookahead_steps", "corrections", "draws", "renoise",
+    "noise", "guidance", "guided", "preserve", "focus", "jitters",
+)  # fmt: skip
 """The settings that have a control of their own on the page."""
 PLAN = ("table", "caption", "keep", "planned")
 MASK = ("paint", "mask", "mask_means", "feather")

@@ -8,7 +8,7 @@ import gradio as gr
 
 from editor import ui_views
 from editor.baselines import METHODS
-from editor.types import MAX_INSTRUCTION
+from editor.types import MAX_INSTRUCTION, SearchSettings
 from editor.ui_desk import Desk
 from editor.ui_forms import EDIT_ONLY, FIRST_EFFORT, PROTECT, Paint, Picture
 from editor.ui_parts import example_cards
@@ -128,48 +128,40 @@ def _settings(desk: Desk) -> dict[str, Any]:
                 elem_id="seed",
             )
             lock = gr.Checkbox(False, label="Keep this seed", info="Otherwise every run draws a new one.")
-        with gr.Accordion("Advanced", open=False):
-            method = gr.Dropdown(
-                list(METHODS), value=first.method, label="Method", info="fmtt is the search; others to compare."
-            )
-            particles = gr.Slider(1, 64, first.particles, step=1, label="Candidates", info="Carried at the same time.")
-            steps = gr.Slider(1, 100, first.steps, step=1, label="Steps", info="From the noised picture to the result.")
-            guidance = gr.Slider(
-                0,
-                20,
-                first.guidance,
-                step=0.1,
-                label="Guidance",
-                info="Pull of the reward's gradient; 0 searches by chance and selection alone.",
-            )
-            noise = gr.Slider(0, 3, first.noise, step=0.05, label="Noise", info="How far candidates wander.")
-            lookahead = gr.Dropdown(
-                ["map", "denoiser", "none"],
-                value=first.lookahead,
-                label="Look-ahead",
-                info="How the clean picture is foreseen at every step.",
-            )
-            lookahead_steps = gr.Slider(
-                1,
-                8,
-                first.lookahead_steps,
-                step=1,
-                label="Look-ahead steps",
-                info="Calls of the flow map for one look-ahead.",
-            )
-    return {
-        "effort": effort,
-        "strength": strength,
-        "seed": seed,
-        "lock": lock,
-        "method": method,
-        "particles": particles,
-        "steps": steps,
-        "guidance": guidance,
-        "noise": noise,
-        "lookahead": lookahead,
-        "lookahead_steps": lookahead_steps,
+        with gr.Accordion("Advanced", open=False, elem_id="advanced"):
+            advanced = _advanced(first)
+    return {"effort": effort, "strength": strength, "seed": seed, "lock": lock, **advanced}
+
+
+def _advanced(first: SearchSettings) -> dict[str, Any]:
+    """A control for every setting of CONTROLS but the strength, with a line that explains it."""
+    gr.Markdown("What has no control here is as the effort or the recipe has it.")
+    method = gr.Dropdown(list(METHODS), value=first.method, label="Method", info="fmtt is ours; others to compare.")
+    lookahead = gr.Dropdown(
+        ["map", "denoiser", "none"],
+        value=first.lookahead,
+        label="Look-ahead",
+        info="How the clean picture is foreseen at every step.",
+    )
+    sliders = {
+        "particles": (1, 64, 1, "Candidates", "Carried at the same time."),
+        "steps": (1, 100, 1, "Steps", "From the noised picture to the result."),
+        "lookahead_steps": (1, 8, 1, "Look-ahead steps", "Calls of the flow map for one look-ahead."),
+        "corrections": (0, 16, 1, "Moves", "How often candidates move and are looked at in every step."),
+        "draws": (1, 16, 1, "Draws", "Starts tried for each candidate, to begin with the best."),
+        "renoise": (0, 1, 0.05, "New noise", "How much of its noise a candidate renews at the start."),
+        "noise": (0, 3, 0.05, "Noise", "How far candidates wander."),
+        "guidance": (0, 20, 0.1, "Guidance", "Pull of the reward's gradient; 0 goes by chance and selection alone."),
+        "guided": (0, 1, 0.05, "Guided part", "Share of the steps that are guided; the rest runs along the flow."),
+        "preserve": (0, 50, 0.05, "Hold", "How strongly the result is held to the source."),
+        "focus": (0, 1, 0.05, "Focus", "How much is let go of where the checks look, without a mask."),
+        "jitters": (0, 16, 1, "Jitters", "Slightly moved copies that are judged too: slower, harder to fool."),
     }
+    made = {
+        name: gr.Slider(low, high, getattr(first, name), step=step, label=label, info=info)
+        for name, (low, high, step, label, info) in sliders.items()
+    }
+    return {"method": method, "lookahead": lookahead, **made}
 
 
 def _mask() -> dict[str, Any]:

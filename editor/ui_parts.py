@@ -268,7 +268,7 @@ def show_edit(history: History, edit: Edit, request: gr.Request) -> Form:
         "curve": ui_plots.curve(report["history"], report["source_score"], 0),
         "details": ui_views.details(report) + ui_plots.ancestry(report["history"], report["parents"]),
         "roundtrip": gr.update(visible=False),
-        "focus": gr.update(visible=False),
+        "spotlight": gr.update(visible=False),
     }
 
 

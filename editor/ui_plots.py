@@ -42,11 +42,11 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _grid(low: float, high: float, steps: int, place: Callable[[int, float], tuple[float, float]]) -> list[str]:
-    lines = []
+    lines, digits = [], 1 if high - low > 2 else 2
     for value in (low + (high - low) * k / 4 for k in range(5)):
         _, y = place(0, value)
         lines.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-        lines.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:.1f}</text>')
+        lines.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:.{digits}f}</text>')
     for step in sorted({0, steps // 2, steps}):
         lines.append(f'<text x="{place(step, low)[0]:.1f}" y="{HEIGHT - 8}" text-anchor="middle">{step}</text>')
     return lines

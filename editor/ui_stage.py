@@ -71,7 +71,7 @@ def stage() -> dict[str, Any]:
     with gr.Column(visible=False, elem_id="more") as more:
         with gr.Accordion("How it was found", open=False, elem_id="how"):
             details = gr.HTML(padding=False)
-            roundtrip, focus = (
+            roundtrip, spotlight = (
                 gr.Image(label=label, height=220, format="png", interactive=False, buttons=[], alt_text=alt)
                 for label, alt in (
                     ("Round trip: the source without an edit", "The source carried to the noise and back"),
@@ -112,7 +112,7 @@ def stage() -> dict[str, Any]:
         "curve": curve,
         "details": details,
         "roundtrip": roundtrip,
-        "focus": focus,
+        "spotlight": spotlight,
         "link": link,
         "strip": strip,
         "forget": forget,

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 from editor.types import SearchSettings
-from editor.ui_forms import EDIT_ONLY
+from editor.ui_forms import CONTROLS, EDIT_ONLY
 
 
 def came(username=None, **query):
@@ -13,8 +13,7 @@ def came(username=None, **query):
 
 def form(image, **changes):
     first = SearchSettings(particles=3, steps=4)
-    controls = ("strength", "method", "particles", "steps", "guidance", "noise", "lookahead", "lookahead_steps")
-    fields = {name: getattr(first, name) for name in controls}
+    fields = {name: getattr(first, name) for name in CONTROLS}
     fields |= {"picture": image, "instruction": "make it dark", "table": [["", "yes", 1]], "caption": "", "keep": ""}
     fields |= {
         "planned": "",

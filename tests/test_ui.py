@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from editor import images
+from editor.loading import MAX_BYTES
 from editor.recipe import read_recipe
 from editor.registration import Offset
 from editor.types import EditError
@@ -275,6 +276,7 @@ def test_no_bare_value_goes_to_the_page_where_the_next_message_would_empty_it():
 def test_the_page_keeps_to_itself(desk):
     options = launch_options(share=False)
     assert not options["share"]
+    assert options["max_file_size"] == f"{MAX_BYTES // 2**20}mb"
     assert not options["run_history"]
     assert not options["enable_monitoring"]
     page = build_page(desk)

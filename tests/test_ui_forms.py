@@ -1,5 +1,7 @@
 """Between the page's fields and the engine, and what the page shows as strings of HTML and SVG."""
 
+import re
+
 import gradio as gr
 import pytest
 from gradio.components.image_editor import EditorData
@@ -7,9 +9,11 @@ from gradio.data_classes import FileData, ImageData
 from PIL import Image
 
 from editor import images, ui_plots, ui_views
+from editor.engine import EFFORTS
 from editor.types import EditError, SearchSettings
 from editor.ui import build_page
-from editor.ui_forms import PROTECT, read_mask, read_plan, read_settings
+from editor.ui_forms import CONTROLS, PROTECT, read_mask, read_plan, read_settings, show_settings
+from editor.ui_layout import lay_out
 from tests.fakes import clock_like
 from tests.page import form
 
@@ -40,6 +44,20 @@ def test_times_of_a_recipe_are_dropped_when_the_steps_change(picture):
     base = SearchSettings(particles=3, steps=4, times=(0.3, 0.6))
     assert read_settings(form(picture, base=base)).times == (0.3, 0.6)
     assert read_settings(form(picture, base=base, steps=9)).times is None
+
+
+def test_every_setting_with_a_control_is_explained_and_reaches_every_effort_and_the_run(desk, picture):
+    with gr.Blocks():
+        parts = lay_out(desk)
+    assert {"preserve", "focus", "jitters", "corrections", "draws"} <= set(CONTROLS)
+    for name in (*CONTROLS, "effort", "seed", "lock", "feather", "caption", "keep"):
+        assert parts[name].info, name
+    for effort in EFFORTS.values():
+        for name in CONTROLS:
+            if isinstance(parts[name], gr.Slider):
+                assert parts[name].minimum <= getattr(effort, name) <= parts[name].maximum, name
+        assert read_settings(form(picture, **show_settings(effort), seed=0)) == effort
+    assert read_settings(form(picture, preserve=3.0, jitters=1)).preserve == 3.0
 
 
 def test_an_empty_table_is_no_plan(picture):
@@ -109,6 +127,8 @@ def test_the_curve_says_what_it_shows_and_takes_any_history():
     assert ui_plots.curve([], None, 0) == ""
     assert "the best reward is 3.00, the worst 1.00" in ui_plots.curve([(0.0, 0.0), (3.0, 1.0)], None, 4)
     assert "nan" not in ui_plots.curve([(1.0,)], 1.0, 0)
+    numbers = re.findall(r'text-anchor="end">([^<]*)<', ui_plots.curve([(0.0, 0.05), (0.1, 0.02)], None, 1))
+    assert len(set(numbers)) == 5
 
 
 def test_the_ancestry_marks_the_line_of_the_best():
