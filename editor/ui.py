@@ -69,6 +69,7 @@ def _theme() -> gr.themes.Base:
         button_primary_background_fill_dark="*primary_700",
         button_primary_background_fill_hover_dark="*primary_600",
         button_primary_text_color="white",
+        checkbox_border_color_dark="*neutral_400",
     )
 
 
