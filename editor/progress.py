@@ -65,7 +65,7 @@ class Progress:
 
     def after(self, step: Step) -> EditUpdate:
         """The update that tells of a step."""
-        self.finals = self._candidates(step.scored, step.ancestry)
+        self.finals = self._candidates(step.scored, [(step.index, i) for i in range(len(step.x))])
         top = max(range(len(self.finals)), key=lambda i: self.finals[i].score)
         if self.best is None or self.finals[top].score > self.best.score:
             self.best, self.latents = self.finals[top], step.lookahead[top : top + 1]
@@ -83,7 +83,7 @@ class Progress:
         """Put the source back where the best candidate's change earned next to nothing; see `editor.undo`."""
         edit = self.judge.within(self.latents)
         kept = least_change(self.judge, edit, self.inverted.latents, give_up, self.request.settings.particles)
-        (self.spared,) = self._candidates(kept.scored, (self.best.ancestor,))
+        (self.spared,) = self._candidates(kept.scored, [self.best.place])
         changed = float((kept.latents != self.inverted.latents).any(1).float().mean())
         self.update = replace(self.update, changed=changed, cost=self._cost(self.update.cost.nfe))
 
@@ -102,13 +102,13 @@ class Progress:
             checks=tuple(CheckResult(*opinion) for opinion in opinions), cost=self._cost(self.update.cost.nfe),
         )  # fmt: skip
 
-    def _candidates(self, scored: Scored, ancestry: tuple[int, ...]) -> list[Candidate]:
+    def _candidates(self, scored: Scored, places: list[tuple[int, int]]) -> list[Candidate]:
         """Landings with their scores; the checks of the plan come first among those of the judge."""
         asked = len(self.update.plan.checks)
-        landings = zip(scored.reward.tolist(), scored.images, scored.checks.tolist(), ancestry, strict=True)
+        landings = zip(scored.reward.tolist(), scored.images, scored.checks.tolist(), places, strict=True)
         return [
-            Candidate(laid=Landed(self.canvas, image.cpu()), score=reward, checks=tuple(checks[:asked]), ancestor=first)
-            for reward, image, checks, first in landings
+            Candidate(laid=Landed(self.canvas, image.cpu()), score=reward, checks=tuple(checks[:asked]), place=place)
+            for reward, image, checks, place in landings
         ]
 
     def _cost(self, nfe: int) -> Cost:

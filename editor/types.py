@@ -257,8 +257,8 @@ class Candidate:
     score: float
     checks: tuple[float, ...]
     """Probability of each check of the plan, in its order."""
-    ancestor: int
-    """The particle at step 0 that it descends from."""
+    place: tuple[int, int]
+    """The step and the particle that landed there: where it stands in `EditUpdate.history` and `parents`."""
 
     @cached_property
     def preview(self) -> Image.Image:

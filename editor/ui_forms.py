@@ -20,7 +20,7 @@ Form = dict[str, Any]
 
 CONTROLS = (
     "strength", "method", "lookahead", "particles", "steps", "lookahead_steps", "corrections", "draws", "renoise",
-    "noise", "guidance", "guided", "preserve", "focus", "jitters",
+    "noise", "guidance", "guided", "preserve", "focus", "jitters", "undo",
 )  # fmt: skip
 """The settings that have a control of their own on the page."""
 PLAN = ("table", "caption", "keep", "planned")

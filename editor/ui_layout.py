@@ -148,7 +148,7 @@ def _advanced(first: SearchSettings) -> dict[str, Any]:
         "steps": (1, 100, 1, "Steps", "From the noised picture to the result."),
         "lookahead_steps": (1, 8, 1, "Look-ahead steps", "Calls of the flow map for one look-ahead."),
         "corrections": (0, 16, 1, "Moves", "How often candidates move and are looked at in every step."),
-        "draws": (1, 16, 1, "Draws", "Starts tried for each candidate, to begin with the best."),
+        "draws": (1, 64, 1, "Draws", "Starts tried for each candidate, to begin with the best."),
         "renoise": (0, 1, 0.05, "New noise", "How much of its noise a candidate renews at the start."),
         "noise": (0, 3, 0.05, "Noise", "How far candidates wander."),
         "guidance": (0, 20, 0.1, "Guidance", "Pull of the reward's gradient; 0 goes by chance and selection alone."),
@@ -156,6 +156,7 @@ def _advanced(first: SearchSettings) -> dict[str, Any]:
         "preserve": (0, 50, 0.05, "Hold", "How strongly the result is held to the source."),
         "focus": (0, 1, 0.05, "Focus", "How much is let go of where the checks look, without a mask."),
         "jitters": (0, 16, 1, "Jitters", "Slightly moved copies that are judged too: slower, harder to fool."),
+        "undo": (0, 0.5, 0.01, "Undo", "Gain to give up so that more of the source stays; 0 keeps every change."),
     }
     made = {
         name: gr.Slider(low, high, getattr(first, name), step=step, label=label, info=info)

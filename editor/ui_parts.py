@@ -173,6 +173,8 @@ def report_of(request: EditRequest, update: EditUpdate, candidate: int = 0) -> d
         "source_score": update.source_score,
         "history": [list(scores) for scores in update.history],
         "parents": [list(parents) for parents in update.parents],
+        "place": list(result.place),
+        "changed": None if candidate else update.changed,
         "roundtrip_psnr": update.roundtrip_psnr,
         "offset": result.offset and list(result.offset),
         "warning": registration.warning(result.offset),
@@ -266,10 +268,16 @@ def show_edit(history: History, edit: Edit, request: gr.Request) -> Form:
         "link": link_to(edit, request),
         "checks": ui_views.checks(report["checks"], report.get("warning", "")),
         "curve": ui_plots.curve(report["history"], report["source_score"], 0),
-        "details": ui_views.details(report) + ui_plots.ancestry(report["history"], report["parents"]),
+        "details": ui_views.details(report) + _ancestry(report),
         "roundtrip": gr.update(visible=False),
         "spotlight": gr.update(visible=False),
     }
+
+
+def _ancestry(report: dict[str, Any]) -> str:
+    """Empty for an edit that was kept before reports told which candidate it is."""
+    place = report.get("place")
+    return ui_plots.ancestry(report["history"], report["parents"], place) if place else ""
 
 
 def nothing() -> Form:

@@ -52,18 +52,18 @@ def _grid(low: float, high: float, steps: int, place: Callable[[int, float], tup
     return lines
 
 
-def ancestry(history: Rewards, parents: Sequence[Sequence[int]]) -> str:
-    """Every candidate at every step as a dot, joined to its parent; the line that led to the best one stands out.
+def ancestry(history: Rewards, parents: Sequence[Sequence[int]], chosen: tuple[int, int]) -> str:
+    """Every candidate at every step as a dot, joined to its parent; the line that led to the chosen one stands out.
 
-    `parents[k]` belongs to step k of `history`; those of step 0 are not drawn.
+    `parents[k]` belongs to step k of `history`; those of step 0 are not drawn. `chosen` is a step and a candidate.
     """
     if len(history) < 2 or len(parents) != len(history):
         return ""
-    chosen = history[-1].index(max(history[-1]))
+    last, row = chosen
     line = set()
-    for step in range(len(history) - 1, -1, -1):
-        line.add((step, chosen))
-        first, chosen = chosen, parents[step][chosen]
+    for step in range(last, -1, -1):
+        line.add((step, row))
+        first, row = row, parents[step][row]
 
     def place(step: int, row: int) -> tuple[float, float]:
         return 20 + 560 * step / (len(history) - 1), 14.0 + 18 * row

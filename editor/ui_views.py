@@ -140,6 +140,8 @@ def details(report: dict[str, Any]) -> str:
         "Seed": str(report["seed"]),
         "Method": report["method"],
     }
+    if report.get("changed") is not None:
+        facts["Picture changed"] = f"{report['changed']:.0%}, the rest is put back"
     if report["roundtrip_psnr"] is not None:
         facts["Round trip"] = f"{report['roundtrip_psnr']:.1f} dB"
     if report.get("offset") is not None:

@@ -101,7 +101,10 @@ class FakeEditor:
                 "checks": tuple(CheckResult(check, 0.02, 0.97) for check in plan.checks),
                 "candidates": tuple(
                     Candidate(
-                        laid=FakeLaid(image, self.offset), score=score, checks=(0.97,) * len(plan.checks), ancestor=i
+                        laid=FakeLaid(image, self.offset),
+                        score=score,
+                        checks=(0.97,) * len(plan.checks),
+                        place=(len(rewards) - 1, i),
                     )
                     for i, (image, score) in enumerate(zip(dark, rewards[-1], strict=True))
                 ),

@@ -107,15 +107,14 @@ def test_a_caller_that_is_gone_frees_the_worker(served, picture):
     desk.editor.pause = 4.0
     call = (
         "import sys; from gradio_client import Client, handle_file; client = Client(sys.argv[1], verbose=False); "
-        "client.predict(image=handle_file(sys.argv[2]), instruction='dark', effort='thorough', api_name='/edit')"
+        "job = client.submit(image=handle_file(sys.argv[2]), instruction='dark', effort='thorough', api_name='/edit'); "
+        "print(next(job)[0]['state'], flush=True); job.result()"
     )
-    with subprocess.Popen([sys.executable, "-c", call, url, picture]) as caller:
-        deadline = time.monotonic() + 60
-        while not any(job.state == "running" for job in desk.jobs._jobs.values()):
-            assert time.monotonic() < deadline, "the call never ran"
-            time.sleep(0.05)
+    with subprocess.Popen([sys.executable, "-c", call, url, picture], stdout=subprocess.PIPE, text=True) as caller:
+        assert caller.stdout.readline().strip() in ("waiting", "running"), "it listens now"
         caller.kill()
     (job,) = desk.jobs._jobs.values()
+    deadline = time.monotonic() + 60
     while not job.over:
         assert time.monotonic() < deadline, "the run goes on for nobody"
         time.sleep(0.05)

@@ -131,8 +131,12 @@ def test_the_curve_says_what_it_shows_and_takes_any_history():
     assert len(set(numbers)) == 5
 
 
-def test_the_ancestry_marks_the_line_of_the_best():
-    drawn = ui_plots.ancestry([(0.0, 1.0), (2.0, 1.0), (2.0, 5.0)], [(0, 1), (1, 0), (0, 0)])
+def test_the_ancestry_marks_the_line_of_the_one_that_was_chosen():
+    history, parents = [(0.0, 1.0), (2.0, 1.0), (2.0, 5.0)], [(0, 1), (1, 0), (0, 0)]
+    drawn = ui_plots.ancestry(history, parents, (2, 1))
     assert drawn.count('polyline class="best"') == 2
     assert "candidate 2 of 2 at the start" in drawn
-    assert ui_plots.ancestry([(0.0,)], [(0,)]) == ""
+    earlier = ui_plots.ancestry(history, parents, (1, 1))
+    assert earlier.count('polyline class="best"') == 1, "a landing that was best before the end has a shorter line"
+    assert "candidate 1 of 2 at the start" in earlier
+    assert ui_plots.ancestry([(0.0,)], [(0,)], (0, 0)) == ""
