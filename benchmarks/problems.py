@@ -61,7 +61,7 @@ def eight_modes(resolution: int) -> tuple[Problem, HalfPlane]:
     """Eight Gaussians of sd 0.5 on a circle of radius 4, and r(x) = -x_0^2 where x_0 < 0: stay on the right."""
     angles = torch.arange(8, dtype=F64) * math.pi / 4
     means, sd = 4 * torch.stack([angles.cos(), angles.sin()], 1), 0.5
-    flow = Mixture(torch.ones(8, dtype=F64), means, torch.full((8,), sd, dtype=F64), resolution)
+    flow = Mixture(torch.ones(8, dtype=F64), means, sd**2 * torch.eye(2, dtype=F64).expand(8, 2, 2), resolution)
     grid = torch.linspace(-8, 8, 16001, dtype=F64)
     data = torch.exp(-0.5 * ((grid[:, None] - means[:, 0]) / sd) ** 2).mean(1) / (sd * math.sqrt(2 * math.pi))
     worth = -grid.clamp(max=0).square()

@@ -27,81 +27,29 @@ class Quadratic:
         return -0.5 * ((y @ self.precision) * y).sum(1)
 
 
-class Gaussian:
-    """The flow map of data N(mean, cov), mean (d,) and positive definite cov (d, d).
-
-    With S_t = t^2 cov + (1 - t)^2 I the law at t is N(t mean, S_t), and
-    X_{s,t}(x) = t mean + (S_t / S_s)^{1/2} (x - s mean).
-    """
-
-    two_time = True
-
-    def __init__(self, mean: Tensor, cov: Tensor) -> None:
-        variances, axes = torch.linalg.eigh(cov)
-        if not variances.min() > 0:
-            raise ValueError("The covariance of a Gaussian must be positive definite.")
-        self.mean, self.cov, self.variances, self.axes = mean, cov, variances, axes
-
-    def __call__(self, x: Latents, s: Times, t: Times) -> Latents:
-        s, t = _column(s, x), _column(t, x)
-        ratio = (self._variance(t) / self._variance(s)).sqrt()
-        return (t * self.mean + self._along_axes(x.flatten(1) - s * self.mean, ratio)).reshape(x.shape)
-
-    def velocity(self, x: Latents, t: Times) -> Latents:
-        """b_t(x) = mean + S_t' S_t^{-1} (x - t mean) / 2."""
-        t = _column(t, x)
-        rate = (t * self.variances - (1 - t)) / self._variance(t)
-        return (self.mean + self._along_axes(x.flatten(1) - t * self.mean, rate)).reshape(x.shape)
-
-    def score(self, x: Latents, t: Times) -> Latents:
-        """grad log rho_t(x) = -S_t^{-1} (x - t mean)."""
-        t = _column(t, x)
-        return -self._along_axes(x.flatten(1) - t * self.mean, 1 / self._variance(t)).reshape(x.shape)
-
-    def log_density(self, x: Latents, t: Times) -> Tensor:
-        """log rho_t(x), (batch,)."""
-        t = _column(t, x)
-        variance = self._variance(t)
-        y = (x.flatten(1) - t * self.mean) @ self.axes
-        return -0.5 * (y.square() / variance + (2 * math.pi * variance).log()).sum(-1)
-
-    def sample(self, n: int, t: float, generator: torch.Generator) -> Tensor:
-        """n draws of the law at t, (n, d)."""
-        noise = torch.randn(n, len(self.mean), generator=generator, dtype=self.mean.dtype)
-        return t * self.mean + self._along_axes(noise, self._variance(t).sqrt())
-
-    def tilted(self, reward: Quadratic) -> tuple[Gaussian, float]:
-        """The law proportional to rho_1 e^r, and log Z = log E[e^r]."""
-        mean, target, precision = self.mean, reward.target, reward.precision
-        cov = torch.linalg.inv(torch.linalg.inv(self.cov) + precision)
-        cov = (cov + cov.T) / 2
-        shifted = cov @ (torch.linalg.solve(self.cov, mean) + precision @ target)
-        spread = torch.eye(len(mean), dtype=mean.dtype) + self.cov @ precision
-        gap = mean - target
-        log_z = -0.5 * torch.logdet(spread) - 0.5 * gap @ precision @ torch.linalg.solve(spread, gap)
-        return Gaussian(shifted, cov), float(log_z)
-
-    def _variance(self, t: Times) -> Tensor:
-        return t**2 * self.variances + (1 - t) ** 2
-
-    def _along_axes(self, y: Tensor, factor: Tensor) -> Tensor:
-        return ((y @ self.axes) * factor) @ self.axes.T
-
-
 class Mixture:
-    """The flow map of a mixture of Gaussians N(means[k], sds[k]^2 I), weights (k,), means (k, d), sds (k,).
+    """The flow map of a mixture of Gaussians N(means[k], covs[k]), weights (k,), means (k, d), covs (k, d, d).
 
-    Velocity and score are closed forms: those of the components, weighted by their posterior probabilities. The map
-    integrates the velocity by the classical Runge-Kutta rule, `resolution` steps for the way from 0 to 1, at equal
+    At time t component k is N(t m_k, S_k) with S_k = t^2 C_k + (1 - t)^2 I, which has the axes of C_k at all times.
+    Velocity and score are closed forms: those of the components, weighted by their posterior probabilities p_k. The
+    map integrates the velocity by the classical Runge-Kutta rule, `resolution` steps for the way from 0 to 1, at equal
     distances of the angle atan(t / (1 - t)), which spaces them finely where the flow bends; error O(resolution^-4).
+    Raises ValueError unless weights are positive and covariances positive definite.
     """
 
     two_time = True
 
-    def __init__(self, weights: Tensor, means: Tensor, sds: Tensor, resolution: int = 128) -> None:
-        if not (weights.min() > 0 and sds.min() > 0):
-            raise ValueError("The weights and standard deviations of a mixture must be positive.")
-        self.weights, self.means, self.sds, self.resolution = weights / weights.sum(), means, sds, resolution
+    def __init__(self, weights: Tensor, means: Tensor, covs: Tensor, resolution: int = 128) -> None:
+        variances, axes = torch.linalg.eigh(covs)
+        if not (weights.min() > 0 and variances.min() > 0):
+            raise ValueError("Weights of Gaussians must be positive, and their covariances positive definite.")
+        self.weights, self.means, self.covs, self.resolution = weights / weights.sum(), means, covs, resolution
+        self._variances = variances.T.contiguous()
+        """(d, k) of each component along its axes."""
+        self._axes = axes.permute(1, 2, 0).flatten(1)
+        """(d, d k): the axes of all components, so that one product takes latents to all their coordinates."""
+        self._centres = torch.einsum("ki,kij->jk", means, axes).flatten()
+        """(d k): the means in these coordinates."""
 
     def __call__(self, x: Latents, s: Times, t: Times) -> Latents:
         start, end = (torch.atan2(_column(u, x), 1 - _column(u, x)) for u in (s, t))
@@ -113,50 +61,71 @@ class Mixture:
         return y.reshape(x.shape)
 
     def velocity(self, x: Latents, t: Times) -> Latents:
-        """b_t(x) = sum_k p_k(x) [m_k + (t sd_k^2 - (1 - t)) / S_k (x - t m_k)] with S_k = t^2 sd_k^2 + (1 - t)^2."""
+        """b_t(x) = sum_k p_k(x) [m_k + S_k' S_k^{-1} (x - t m_k) / 2], where S_k' = dS_k / dt."""
         return self._velocity(x.flatten(1), _column(t, x)).reshape(x.shape)
 
     def score(self, x: Latents, t: Times) -> Latents:
-        """grad log rho_t(x) = -sum_k p_k(x) (x - t m_k) / S_k."""
-        t = _column(t, x)
-        return self._blend(x.flatten(1), t, torch.zeros_like(self.means), -1 / self._variance(t)).reshape(x.shape)
+        """grad log rho_t(x) = -sum_k p_k(x) S_k^{-1} (x - t m_k)."""
+        p, pull = self._posterior(x.flatten(1), _column(t, x))
+        return -self._back(p[:, None] * pull).reshape(x.shape)
 
     def log_density(self, x: Latents, t: Times) -> Tensor:
         """log rho_t(x), (batch,)."""
-        return torch.logsumexp(self._log_joint(x.flatten(1), _column(t, x)), 1)
+        return torch.logsumexp(self._log_joint(*self._components(x.flatten(1), _column(t, x))), 1)
 
     def sample(self, n: int, t: float, generator: torch.Generator) -> Tensor:
         """n draws of the law at t, (n, d)."""
-        picks = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         noise = torch.randn(n, self.means.shape[1], generator=generator, dtype=self.means.dtype)
-        return t * self.means[picks] + self._variance(t).sqrt()[picks, None] * noise
+        picks = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        one = torch.nn.functional.one_hot(picks, len(self.weights)).to(noise)
+        y, _ = self._components(noise, _column(0.0, noise))
+        return t * self.means[picks] + self._back(one[:, None] * self._spread(_column(t, noise)).sqrt() * y)
 
     def tilted(self, reward: Quadratic) -> tuple[Mixture, float]:
-        """The law proportional to rho_1 e^r for a reward of precision c I, and log Z = log E[e^r]."""
-        eye = torch.eye(self.means.shape[1], dtype=self.means.dtype)
-        parts = [Gaussian(mean, sd**2 * eye).tilted(reward) for mean, sd in zip(self.means, self.sds, strict=True)]
-        if any(not torch.allclose(law.cov, law.cov[0, 0] * eye) for law, _ in parts):
-            raise ValueError("A mixture is tilted in closed form only by a reward whose precision is a multiple of I.")
-        log_weights = self.weights.log() + torch.tensor([log_z for _, log_z in parts], dtype=self.means.dtype)
-        means = torch.stack([law.mean for law, _ in parts])
-        sds = torch.stack([law.cov[0, 0].sqrt() for law, _ in parts])
-        tilted = Mixture(torch.softmax(log_weights, 0), means, sds, self.resolution)
+        """The law proportional to rho_1 e^r, and log Z = log E[e^r].
+
+        Component k becomes N(C (C_k^{-1} m_k + L a), C) with C = (C_k^{-1} + L)^{-1}, its weight w_k Z_k / Z, where
+        log Z_k = -log det(I + C_k L) / 2 - (m_k - a)' L (I + C_k L)^{-1} (m_k - a) / 2.
+        """
+        target, precision, inverses = reward.target, reward.precision, torch.linalg.inv(self.covs)
+        covs = torch.linalg.inv(inverses + precision)
+        covs = (covs + covs.mT) / 2
+        pulls = (inverses @ self.means[..., None])[..., 0] + precision @ target
+        means = (covs @ pulls[..., None])[..., 0]
+        spread = torch.eye(len(target), dtype=target.dtype) + self.covs @ precision
+        gaps = self.means - target
+        costs = ((gaps @ precision) * torch.linalg.solve(spread, gaps)).sum(1)
+        log_weights = self.weights.log() - (torch.logdet(spread) + costs) / 2
+        tilted = Mixture(torch.softmax(log_weights, 0), means, covs, self.resolution)
         return tilted, float(torch.logsumexp(log_weights, 0))
 
-    def _variance(self, t: Times) -> Tensor:
-        return t**2 * self.sds**2 + (1 - t) ** 2
+    def _spread(self, t: Tensor) -> Tensor:
+        """The variances of S_k along its axes, (1 or batch, d, k), for a column of times."""
+        t = t[..., None]
+        return t**2 * self._variances + (1 - t) ** 2
 
-    def _log_joint(self, x: Tensor, t: Tensor) -> Tensor:
-        """log of weight times density of each component, (batch, k); x is (batch, d), t a column."""
-        variance, d = self._variance(t), x.shape[1]
-        squares = x.square().sum(1, keepdim=True) - 2 * t * (x @ self.means.T) + t**2 * self.means.square().sum(1)
-        return self.weights.log() - 0.5 * (squares / variance + d * (2 * math.pi * variance).log())
+    def _components(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """x - t m_k along the axes of each component, (batch, d, k), and the variances there."""
+        y = torch.addmm(-t * self._centres, x, self._axes).unflatten(1, self._variances.shape)
+        return y, self._spread(t)
 
-    def _blend(self, x: Tensor, t: Tensor, constants: Tensor, rates: Tensor) -> Tensor:
-        """sum_k p_k(x) [constants_k + rates_k (x - t m_k)], (batch, d)."""
-        share = torch.softmax(self._log_joint(x, t), 1)
-        pull = share * rates
-        return share @ constants + pull.sum(1, keepdim=True) * x - t * (pull @ self.means)
+    def _back(self, y: Tensor) -> Tensor:
+        """The sum over components of y (batch, d, k), which is along their axes: (batch, d)."""
+        return y.flatten(1) @ self._axes.T
+
+    def _log_joint(self, y: Tensor, spread: Tensor) -> Tensor:
+        """log of weight times density of each component, (batch, k)."""
+        return self.weights.log() - 0.5 * ((y.square() / spread).sum(1) + (2 * math.pi * spread).log().sum(1))
+
+    def _posterior(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """p_k(x), (batch, k), and S_k^{-1} (x - t m_k) along the axes of each component, (batch, d, k)."""
+        y, spread = self._components(x, t)
+        return torch.softmax(self._log_joint(y, spread), 1), y / spread
+
+    def _velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        p, pull = self._posterior(x, t)
+        u = t[..., None]
+        return p @ self.means + self._back(p[:, None] * (u * self._variances - (1 - u)) * pull)
 
     def _runge_kutta(self, x: Tensor, angle: Tensor, h: Tensor) -> Tensor:
         a = self._slope(x, angle)
@@ -170,9 +139,31 @@ class Mixture:
         total = angle.sin() + angle.cos()
         return self._velocity(x, angle.sin() / total) / total**2
 
-    def _velocity(self, x: Tensor, t: Tensor) -> Tensor:
-        rates = (t * self.sds**2 - (1 - t)) / self._variance(t)
-        return self._blend(x, t, self.means, rates)
+
+class Gaussian(Mixture):
+    """The flow map of data N(mean, cov), mean (d,) and positive definite cov (d, d): a mixture of one component.
+
+    Its map is a closed form too: X_{s,t}(x) = t mean + (S_t / S_s)^{1/2} (x - s mean) with S_t = t^2 cov + (1 - t)^2 I.
+    """
+
+    def __init__(self, mean: Tensor, cov: Tensor) -> None:
+        super().__init__(mean.new_ones(1), mean[None], cov[None])
+        self.mean, self.cov = mean, cov
+
+    @property
+    def variances(self) -> Tensor:
+        """Of the data along their axes, (d,)."""
+        return self._variances[:, 0]
+
+    def __call__(self, x: Latents, s: Times, t: Times) -> Latents:
+        s, t = _column(s, x), _column(t, x)
+        y, spread = self._components(x.flatten(1), s)
+        return (t * self.mean + self._back((self._spread(t) / spread).sqrt() * y)).reshape(x.shape)
+
+    def tilted(self, reward: Quadratic) -> tuple[Gaussian, float]:
+        """See `Mixture.tilted`."""
+        law, log_z = super().tilted(reward)
+        return Gaussian(law.means[0], law.covs[0]), log_z
 
 
 def _column(t: Times, x: Latents) -> Tensor:

@@ -34,12 +34,26 @@ def gaussian(d=5):
 
 
 def mixture():
+    """Eight round components on a circle."""
     angles = torch.arange(8, dtype=F64) * math.pi / 4
     means = 4 * torch.stack([angles.cos(), angles.sin()], 1)
-    return Mixture(torch.arange(1, 9, dtype=F64), means, torch.linspace(0.3, 0.6, 8, dtype=F64))
+    variances = torch.linspace(0.3, 0.6, 8, dtype=F64).square()
+    return Mixture(torch.arange(1, 9, dtype=F64), means, variances[:, None, None] * torch.eye(2, dtype=F64))
 
 
-ORACLES = [pytest.param(gaussian(), id="gaussian"), pytest.param(mixture(), id="mixture")]
+def slanted(d=5, k=3):
+    """Components whose covariances are full and have no axes in common."""
+    g = generator(d)
+    roots = torch.randn(k, d, d, generator=g, dtype=F64)
+    covs = roots @ roots.mT / d + 0.1 * torch.eye(d, dtype=F64)
+    return Mixture(torch.arange(1, k + 1, dtype=F64), 2 * torch.randn(k, d, generator=g, dtype=F64), covs)
+
+
+ORACLES = [
+    pytest.param(gaussian(), id="gaussian"),
+    pytest.param(mixture(), id="mixture"),
+    pytest.param(slanted(), id="slanted"),
+]
 
 
 @pytest.mark.parametrize("flow", ORACLES)
@@ -115,25 +129,32 @@ def test_latents_keep_their_shape():
 
 @pytest.mark.parametrize("flow", ORACLES)
 def test_tilted_law_in_closed_form(flow):
-    """rho_1 e^r / Z is the density of the tilted law, everywhere."""
-    d = len(flow.mean) if isinstance(flow, Gaussian) else 2
-    precision = torch.eye(d, dtype=F64) * 0.7
-    if isinstance(flow, Gaussian):
-        precision[0, 1] = precision[1, 0] = 0.3
-    reward = Quadratic(torch.full((d,), 1.5, dtype=F64), precision)
+    """rho_1 e^r / Z is the density of the tilted law, everywhere, whatever the reward's curvature."""
+    d = flow.means.shape[1]
+    root = torch.randn(d, d, generator=generator(1), dtype=F64)
+    reward = Quadratic(torch.linspace(1.5, 0.5, d, dtype=F64), root @ root.T / d)
     law, log_z = flow.tilted(reward)
-    x = law.sample(20, 1.0, generator())
+    assert type(law) is type(flow)
+    x = torch.cat([law.sample(20, 1.0, generator()), flow.sample(20, 1.0, generator())])
     torch.testing.assert_close(law.log_density(x, 1.0), flow.log_density(x, 1.0) + reward(x) - log_z)
+
+
+@pytest.mark.parametrize("d", [1, 16])
+def test_a_mixture_of_one_component_is_the_gaussian_in_any_dimension(d):
+    one = gaussian(d)
+    flow, x = Mixture(torch.full((1,), 3.0, dtype=F64), one.mean[None], one.cov[None]), one.sample(20, 0.2, generator())
+    torch.testing.assert_close(flow(x, 0.2, 0.9), one(x, 0.2, 0.9), rtol=0, atol=1e-6)
+    by_hand = torch.distributions.MultivariateNormal(0.6 * one.mean, 0.36 * one.cov + 0.16 * torch.eye(d, dtype=F64))
+    torch.testing.assert_close(flow.log_density(x, 0.6), by_hand.log_prob(x))
+    draws = slanted(d).sample(20000, 1.0, generator())
+    torch.testing.assert_close(draws.mean(0), slanted(d).weights @ slanted(d).means, rtol=0, atol=0.1)
 
 
 def test_oracles_refuse_what_is_no_law():
     with pytest.raises(ValueError, match="positive definite"):
         Gaussian(torch.zeros(2), torch.diag(torch.tensor([1.0, 0.0])))
     with pytest.raises(ValueError, match="must be positive"):
-        Mixture(torch.ones(1), torch.zeros(1, 2), torch.zeros(1))
-    skew = Quadratic(torch.zeros(2, dtype=F64), torch.diag(torch.tensor([1.0, 2.0], dtype=F64)))
-    with pytest.raises(ValueError, match="multiple of I"):
-        mixture().tilted(skew)
+        Mixture(torch.tensor([1.0, 0.0]), torch.zeros(2, 2), torch.eye(2).expand(2, 2, 2))
 
 
 def test_average_velocity_is_a_flow_map():
