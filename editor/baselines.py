@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 
-from editor.flowmap import transport
 from editor.fmtt import sample, search
 from editor.landing import Landing, slope_of
 from editor.particles import checked
@@ -22,23 +20,25 @@ from editor.types import FlowMap, Latents, Score, Scored, Search, SearchSettings
 
 def _to_the_end(run: Run, x: Latents) -> Landing:
     """Along the flow from t0 to 1 in settings.steps jumps, and the score there; settings.steps NFE per latent."""
-    for s, t in pairwise(time_grid(run.settings)):
-        x = transport(run.flow, x, s, t)
-    return run.land(x, 1.0, False)
+    times = time_grid(run.settings)
+    now = run.land(run.carry(x, times), 1.0, False)
+    run.spend(now.reward, times)
+    return now
 
 
 @torch.no_grad()
 def best_of_n(flow: FlowMap, score: Score, x: Latents, settings: SearchSettings) -> Iterator[Step]:
     """Renew a share of each particle's noise, follow the flow to t = 1, score. One Step, at the end."""
     run, everyone = Run.of(flow, score, x, settings), torch.arange(len(x))
-    yield run.step(0, 0, 1.0, _to_the_end(run, run.scatter(x)), everyone, everyone, {})
+    yield run.step(0, 0, 1.0, _to_the_end(run, run.scatter(x)), everyone, everyone)
 
 
 @torch.no_grad()
 def multi_best_of_n(flow: FlowMap, score: Score, x: Latents, settings: SearchSettings) -> Iterator[Step]:
     """settings.selections rounds of best of N (one at least), each around the best latent of the one before.
 
-    The best goes on as the first particle of the next round, so the best reward never falls.
+    The best goes on as the first particle of the next round, so the best reward never falls. Thermodynamic length
+    adds up over the rounds, as NFE do.
     """
     run, ancestry = Run.of(flow, score, x, settings), torch.arange(len(x))
     rounds, parents = max(1, settings.selections), torch.arange(len(x))
@@ -46,7 +46,8 @@ def multi_best_of_n(flow: FlowMap, score: Score, x: Latents, settings: SearchSet
     for index in range(rounds):
         x = run.spread(x, clean)
         now = _to_the_end(run, x)
-        yield run.step(index, rounds - 1, 1.0, now, ancestry, parents, {})
+        yield run.step(index, rounds - 1, 1.0, now, ancestry, parents)
+        run.resamplings += 1
         parents = now.reward.argmax().cpu().expand(len(x))
         x, clean, ancestry = x[parents], now.y[parents], ancestry[parents]
 
@@ -54,6 +55,14 @@ def multi_best_of_n(flow: FlowMap, score: Score, x: Latents, settings: SearchSet
 def sdedit(flow: FlowMap, score: Score, x: Latents, settings: SearchSettings) -> Iterator[Step]:
     """SDEdit + best of N: all the noise of every particle but the first is fresh."""
     return best_of_n(flow, score, x, settings.but(renoise=1.0))
+
+
+def sample_edit(flow: FlowMap, score: Score, x: Latents, settings: SearchSettings) -> Iterator[Step]:
+    """FMTT sampling from copies of a source: any renoise is taken as 1, since a share of the noise is no exact start.
+
+    Exact over draws of the source: each particle starts by the law of x_t0 given a source of rho_1.
+    """
+    return sample(flow, score, x, settings.but(renoise=1.0 if settings.renoise else 0.0))
 
 
 def prompt_only(flow: FlowMap, score: Score, x: Latents, settings: SearchSettings) -> Iterator[Step]:
@@ -65,7 +74,8 @@ def prompt_only(flow: FlowMap, score: Score, x: Latents, settings: SearchSetting
 class Fmrg:
     """FMRG (arXiv 2604.27147): one trajectory, steered greedily by the gradient of the reward where it lands.
 
-    Warm-up: all particles take the first guided steps and the best goes on alone, so later Steps hold one particle.
+    Warm-up: all particles take the first guided steps and the best goes on alone, so later Steps hold one particle,
+    and the thermodynamic length, that of the spread of rewards between particles, grows during the warm-up alone.
     Each guided step uses its look-ahead as its velocity u = (X_{t,1}(x) - x) / (1 - t): 1 NFE. Defaults as published.
     """
 
@@ -91,17 +101,21 @@ class Fmrg:
         parents = ancestry
         for index in range(guided):
             now = run.land(x, times[index], True)
-            yield run.step(index, guided, times[index], now, ancestry, parents, {})
+            yield run.step(index, guided, times[index], now, ancestry, parents)
             parents = torch.arange(len(x))
             if index == min(self.warmup, guided - 1):
                 parents = now.reward.argmax().cpu().reshape(1)
                 now, ancestry = now.clones(parents), ancestry[parents]
+                run.resamplings += 1
+            run.spend(now.reward, times[index : index + 2])
             rate = self.rate * (1 - index / (len(times) - 1))
             steer = self._by_jacobian if self.jacobian else self._by_landing
             x = steer(run, now, times[index], times[index + 1], rate)
-        for s, t in pairwise(torch.linspace(times[guided], 1, self.unguided + 1, dtype=torch.float64).tolist()):
-            x = transport(run.flow, x, s, t) if s < t else x
-        yield run.step(guided, guided, 1.0, run.land(x, 1.0, False), ancestry, parents, {})
+        rest = torch.linspace(times[guided], 1, self.unguided + 1, dtype=torch.float64).tolist()
+        rest = rest if rest[0] < 1 else rest[:1]
+        now = run.land(run.carry(x, rest), 1.0, False)
+        run.spend(now.reward, rest)
+        yield run.step(guided, guided, 1.0, now, ancestry, parents)
 
     def _by_jacobian(self, run: Run, now: Landing, s: float, t: float, rate: float) -> Latents:
         """x + (t - s) (u + rate sign(grad r)): the first step of a new Adam has the size of its rate."""
@@ -126,8 +140,8 @@ class Reno:
     """ReNO (arXiv 2406.04312): gradient ascent on the noise e of a generator, here of x_t0 = t0 x_1 + (1 - t0) e.
 
     settings.steps iterations of Nesterov's SGD on r(X_{t0,1}(x)) - weight (|e|^2 / 2 - (d - 1) log |e|), whose second
-    term keeps |e| where a Gaussian has it. Each iteration is a Step at t0; the last Step, at t = 1, holds the best
-    landing of each particle. Defaults as published (there with 50 iterations).
+    term keeps |e| where a Gaussian has it. Each iteration is a Step at t0, where the law is not bent yet; the last
+    Step, at t = 1, holds the best landing of each particle. Defaults as published (there with 50 iterations).
     """
 
     rate: float = 5.0
@@ -147,12 +161,12 @@ class Reno:
         for index in range(total):
             now = run.land(t0 * clean + (1 - t0) * e, t0, True)
             best = now if best is None else now.unless(now.reward < best.reward, best)
-            yield run.step(index, total, t0, now, everyone, everyone, {})
+            yield run.step(index, total, t0, now, everyone, everyone)
             slope = self._clipped((1 - t0) * now.gradient - self.weight * _norm_slope(e))
             speed = self.momentum * speed + slope
             e = e + self.rate * (slope + self.momentum * speed)
-        end = Landing(best.y, best.y, best.scored)
-        yield run.step(total, total, 1.0, end, everyone, everyone, {})
+        run.spend(best.reward, (t0, 1.0))
+        yield run.step(total, total, 1.0, Landing(best.y, best.y, best.scored), everyone, everyone)
 
     def _clipped(self, slope: Latents) -> Latents:
         size = slope.flatten(1).norm(dim=1).clamp(min=self.clip).reshape(-1, *[1] * (slope.ndim - 1))
@@ -167,7 +181,7 @@ def _norm_slope(e: Latents) -> Latents:
 
 METHODS: dict[str, Search] = {
     "fmtt": search,
-    "fmtt-sampling": sample,
+    "fmtt-sampling": sample_edit,
     "best-of-n": best_of_n,
     "multi-best-of-n": multi_best_of_n,
     "sdedit": sdedit,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
 from statistics import fmean
 
 import torch
@@ -30,7 +29,6 @@ from editor.particles import (
 )
 from editor.run import Run
 from editor.schedules import Tilt, itinerary, time_grid
-from editor.thermo import Thermometer
 from editor.types import EditError, FlowMap, Latents, Score, SearchSettings, Step
 
 GOLDEN = 0.6180339887498949
@@ -48,25 +46,23 @@ def search(flow: FlowMap, score: Score, x: Latents, settings: SearchSettings) ->
     Step is at t = 1, where the look-ahead is x itself. Raises EditError on rewards that are not finite.
     """
     run = Run.of(flow, score, x, settings)
-    visits, meter = itinerary(settings), Thermometer()
-    identity, zeros = torch.arange(len(x)), torch.zeros(len(x), dtype=torch.float64)
-    ancestry = parents = identity
+    visits = itinerary(settings)
+    ancestry = parents = identity = torch.arange(len(x))
     pace, before = torch.ones(len(x)), None
     x = run.draw(x)
     for index, visit in enumerate(visits):
         now = run.land(x, visit.t, visit.guided and settings.guidance > 0)
         if before is not None:
             now, pace = _reconsider(run, now, before, pace)
-        yield run.step(index, len(visits) - 1, visit.t, now, ancestry, parents, meter.report())
+        yield run.step(index, len(visits) - 1, visit.t, now, ancestry, parents)
         parents = best_cloned(now.reward, settings.keep) if visit.select else identity
+        run.resamplings += visit.select
         now, ancestry, pace = now.clones(parents), ancestry[parents], pace[parents]
         x = _move(run, now, visit.t, pace, parents != identity) if visit.guided else now.x
         before = None if visit.onward else now
-        if visit.onward:
-            s, t = visit.t, visits[index + 1].t
-            meter.spend((run.tilt.a(t) - run.tilt.a(s)) * now.reward, zeros, t - s)
-        for s, t in pairwise((visit.t, *visit.onward)):
-            x = transport(run.flow, x, s, t)
+        way = (visit.t, *visit.onward)
+        run.spend(now.reward, way)
+        x = run.carry(x, way)
 
 
 def _reconsider(run: Run, now: Landing, before: Landing, pace: Tensor) -> tuple[Landing, Tensor]:
@@ -120,30 +116,32 @@ def sample(
 
     The weights are e^A, A = Step.log_weights, and 'log_z' in its diagnostics estimates log E_{rho_1}[e^r]. Of the
     settings it heeds those of sampling; guidance and selection belong to the search. `tilt` replaces the schedules
-    that the settings give. Raises EditError where exactness is out of reach, or on rewards that are not finite.
+    that the settings give. With settings.renoise = 1 the particles but the first become t0 X_{t0,1}(x) + (1 - t0) e,
+    fresh e ~ N(0, I), which are of rho_t0 again. Raises EditError where exactness is out of reach, or on rewards that
+    are not finite.
     """
     tilt = tilt or Tilt.of(settings).unbiased()
     _refuse(flow, settings, tilt)
-    run, meter, times = replace(Run.of(flow, score, x, settings), tilt=tilt), Thermometer(), time_grid(settings)
+    run, times = replace(Run.of(flow, score, x, settings), tilt=tilt), time_grid(settings)
     advance = _DISCRETISATIONS[settings.discretisation]
     parents = identity = torch.arange(len(x))
-    ancestry, log_z, resamplings, accepted = parents, 0.0, 0, []
+    ancestry, log_z, accepted = parents, 0.0, []
     now = run.land(run.scatter(x), times[0], _steers(run, times[0]))
     log_weights = tilt.a(times[0]) * _double(now.reward)
     for index, t in enumerate(times):
         if index:
             now, increment = advance(run, now, times[index - 1], t)
-            meter.spend(increment, log_weights, t - times[index - 1])
+            run.meter.spend(increment, log_weights, t - times[index - 1])
             log_weights = log_weights + increment
         ess, parents = effective_size(log_weights), identity
         if t < 1 and _due(settings, index, len(times) - 1, ess):
             parents, log_z = systematic(log_weights, run.noise.run), log_z + log_mean_exp(log_weights)
             now, ancestry, log_weights = now.clones(parents), ancestry[parents], torch.zeros_like(log_weights)
-            resamplings += 1
+            run.resamplings += 1
         if settings.discretisation == "transport" and now.gradient is not None:
             now = _langevin(run, now, t, accepted)
-        report = {"ess": ess, "log_z": log_z + log_mean_exp(log_weights), "resamplings": resamplings}
-        report |= {"accepted": fmean(accepted) if accepted else 1.0} | meter.report()
+        report = {"ess": ess, "log_z": log_z + log_mean_exp(log_weights)}
+        report["accepted"] = fmean(accepted) if accepted else 1.0
         yield run.step(index, len(times) - 1, t, now, ancestry, parents, report)._replace(log_weights=log_weights)
 
 
@@ -154,6 +152,11 @@ def _refuse(flow: FlowMap, settings: SearchSettings, tilt: Tilt) -> None:
         raise EditError(
             "This profile's map knows only the way to the image, not between any two times, so it can't sample "
             "exactly: use method fmtt or best-of-n."
+        )
+    if settings.start > 0 and 0 < settings.renoise < 1:
+        raise EditError(
+            "Renewing only a share of the noise leaves the law of the data: set renoise to 1, or to 0 for starts that "
+            "differ already."
         )
     if settings.discretisation == "euler-maruyama" and not settings.jacobian:
         raise EditError("Euler-Maruyama samples exactly only by the gradient through the map: set jacobian to true.")

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from editor.flowmap import Counted
+from editor.flowmap import Counted, transport
 from editor.landing import Landing, land
 from editor.particles import ParticleNoise, renoise
 from editor.schedules import Tilt
+from editor.thermo import Thermometer
 from editor.types import FlowMap, Latents, Score, SearchSettings, Step
 
 
 @dataclass
 class Run:
-    """What stays the same from the first step of a run to the last, and the count of its gradients."""
+    """What stays the same from the first step of a run to the last, and what adds up on the way."""
 
     flow: Counted
     score: Score
@@ -26,6 +29,9 @@ class Run:
     noise: ParticleNoise
     gradients: int = 0
     """Backward passes so far, one per latent."""
+    resamplings: int = 0
+    """How many times so far particles gave way to clones of others."""
+    meter: Thermometer = field(default_factory=Thermometer)
 
     @classmethod
     def of(cls, flow: FlowMap, score: Score, x: Latents, settings: SearchSettings) -> Run:
@@ -37,6 +43,20 @@ class Run:
         """See `editor.landing.land`."""
         self.gradients += len(x) * gradient
         return land(self.flow, self.score, x, t, self.settings, gradient)
+
+    def carry(self, x: Latents, times: Sequence[float]) -> Latents:
+        """x from the first of the times to the last along the flow, a jump for each interval: 1 NFE per latent."""
+        for s, t in pairwise(times):
+            x = transport(self.flow, x, s, t)
+        return x
+
+    def spend(self, reward: Tensor, times: Sequence[float]) -> None:
+        """Count dA = a'(t) r(X_{t,1}(x)) dt over particles that the flow carries through these times, unweighted.
+
+        By the semigroup law their landings, and the rewards (N,) of these, are the same all the way.
+        """
+        for s, t in pairwise(times):
+            self.meter.spend((self.tilt.a(t) - self.tilt.a(s)) * reward, torch.zeros(len(reward)), t - s)
 
     def clean(self, x: Latents) -> Latents:
         """Where the flow map lands from latents at t0; identical ones are looked at once (1 NFE), none at t0 = 0."""
@@ -75,10 +95,10 @@ class Run:
 
     def step(
         self, index: int, total: int, t: float, now: Landing, ancestry: Tensor, parents: Tensor,
-        report: Mapping[str, float],
+        report: Mapping[str, float] = MappingProxyType({}),
     ) -> Step:  # fmt: skip
-        """The Step of a landing, with no weights."""
+        """The Step of a landing, with no weights; what every run reports, and what is in `report`."""
         weights = torch.zeros(len(now.x), dtype=torch.float64)
-        counts = {"gradients": float(self.gradients)}
+        counts = {"gradients": float(self.gradients), "resamplings": float(self.resamplings)} | self.meter.report()
         return Step(index, total, t, now.x, now.y, now.scored, weights, tuple(ancestry.tolist()),
                     tuple(parents.tolist()), self.flow.nfe, counts | dict(report))  # fmt: skip

@@ -14,8 +14,9 @@ from editor.particles import weighted_variance
 class Thermometer:
     """Adds up Lambda = integral of sqrt(Var g_t) dt and D = integral of Var g_t dt, where g_t = dA/dt.
 
-    The variance is that of the weighted particles. D >= Lambda^2 over a way of length 1, with equality where the
-    speed sqrt(Var g_t) is constant. Zero for a search or sampler that need not bend the law at all.
+    The variance is that of the weighted particles; a search or control has no weights, so its particles count alike,
+    and a single one has variance 0. D >= Lambda^2 over a way of length 1, with equality where the speed
+    sqrt(Var g_t) is constant. Zero for a run that need not bend the law at all.
     """
 
     length: float = 0.0

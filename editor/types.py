@@ -202,8 +202,9 @@ class Step(NamedTuple):
     nfe: int
     """Network evaluations so far: one per latent per call, forward only."""
     diagnostics: dict[str, float]
-    """Named numbers, all so far: 'gradients' (backward passes, one per latent), 'length' (Lambda), 'discrepancy' (D),
-    'variance' (of g_t, now), 'ess' (now, in particles); when sampling 'log_z', 'resamplings', 'accepted' (share)."""
+    """Named numbers, all so far: 'gradients' (backward passes, one per latent), 'resamplings' (by weight or of the
+    best), 'length' (Lambda), 'discrepancy' (D), 'variance' (of g_t, now); when sampling 'ess' (now, in particles),
+    'log_z', 'accepted' (share)."""
 
 
 Search = Callable[[FlowMap, Score, Latents, SearchSettings], Iterator[Step]]

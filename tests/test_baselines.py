@@ -1,5 +1,6 @@
 """The controls: same signature, honest costs, and what each promises."""
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -7,10 +8,23 @@ import torch
 
 from editor.baselines import METHODS, Fmrg, Reno, planned_nfe
 from editor.oracles import Gaussian, Quadratic
-from editor.types import Scored, SearchSettings
+from editor.schedules import time_grid
+from editor.types import EditError, Scored, SearchSettings
 
 F64 = torch.float64
 D = 16
+NFE = {
+    "fmtt": 1 + 6 * (12 + 8),  # 6 guided times of 2 visits; 8 transports
+    "fmtt-sampling": 1 + 6 * (8 + 8 + 8 * (1 + 2 * 2)),  # transports, landings; a velocity and 2 moves of 2 at each
+    "best-of-n": 1 + 6 * 8,
+    "multi-best-of-n": 1 + 3 * 6 * 8,
+    "sdedit": 1 + 6 * 8,
+    "prompt-only": 8,
+    "fmrg-j": 1 + 2 * 6 + 2,  # two guided steps, of which the second chooses; two jumps of the best
+    "fmrg-e": 1 + 2 * 6 + 2,
+    "reno": 1 + 8 * 6,
+}
+"""Of 6 particles in 8 steps from copies of one source, which land once to be renoised: counted by hand."""
 
 
 def world():
@@ -59,11 +73,93 @@ def test_every_method_ends_at_the_image_with_counts_that_hold(method, strength):
     torch.testing.assert_close(last.scored.reward, world()[1](last.lookahead).reward)
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("prompt-only", "fmrg-j", "fmrg-e")])
-def test_every_network_call_takes_all_particles_at_once(method):
+@pytest.mark.parametrize("method", METHODS)
+def test_nfe_of_every_method_by_hand(method):
+    assert set(NFE) == set(METHODS)
+    assert run(method)[0][-1].nfe == NFE[method]
+
+
+@pytest.mark.parametrize("lookahead", ["map", "denoiser", "none"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_network_call_takes_all_particles_at_once(method, lookahead):
+    """From noise all particles of a step go in one call; FMRG goes on with one, and the prompt alone has one."""
     flow = Watched(world()[0])
-    run(method, flow, strength=1.0)
-    assert set(flow.calls) == {6}
+    run(method, flow, strength=1.0, lookahead=lookahead)
+    alone = {"prompt-only": len(flow.calls), "fmrg-j": 2, "fmrg-e": 2}.get(method, 0)
+    assert flow.calls == [6] * (len(flow.calls) - alone) + [1] * alone
+    copies = Watched(world()[0])
+    run(method, copies, strength=0.8, lookahead=lookahead)
+    extra = [] if method == "prompt-only" else [1]  # where the one source of all particles lands
+    assert copies.calls[: len(extra)] == extra
+    assert set(copies.calls[len(extra) :]) <= set(flow.calls)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("method", METHODS)
+def test_rewards_that_are_not_finite_stop_every_method_with_a_sentence(method, bad):
+    """Whichever of its calls of the score it is that one particle's reward goes wrong in."""
+    _, score = world()
+    calls = []
+
+    def broken(y, at=None):
+        calls.append(len(y))
+        reward = score(y).reward
+        wrong = (torch.arange(len(y)) == len(y) - 1) & (len(calls) - 1 == at)
+        return Scored(torch.where(wrong, bad, reward))
+
+    run(method, score=broken, steps=4)
+    sizes = tuple(calls)
+    for at, size in enumerate(sizes):
+        calls.clear()
+        with pytest.raises(EditError, match=f"1 of {size} candidates is not a finite number"):
+            run(method, score=lambda y, at=at: broken(y, at), steps=4)
+        assert len(calls) == at + 1, "the run went on"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_reports_its_thermodynamic_length(method):
+    steps, _, settings = run(method)
+    lengths, losses = ([s.diagnostics[name] for s in steps] for name in ("length", "discrepancy"))
+    assert all(b >= a for a, b in pairwise(lengths))
+    way = settings.strength * (settings.selections if method == "multi-best-of-n" else 1)
+    assert losses[-1] * way >= lengths[-1] ** 2 * (1 - 1e-9)
+    assert (lengths[-1] > 0) == (method != "prompt-only")
+    assert run(method, score=lambda y: Scored(0 * y.sum(1)))[0][-1].diagnostics["length"] == 0
+
+
+@pytest.mark.parametrize("method", ["best-of-n", "sdedit"])
+def test_along_the_flow_the_length_is_the_spread_of_the_rewards_at_its_end(method):
+    """Lambda = sd(r) and D = Var(r) integral of a'^2 dt, as of a search that only looks ahead on the same way."""
+    for ramp in (1.0, 0.5):
+        last = run(method, ramp=ramp)[0][-1]
+        variance = float(last.scored.reward.var(correction=0))
+        assert last.diagnostics["length"] == pytest.approx(math.sqrt(variance))
+        assert last.diagnostics["discrepancy"] == pytest.approx(variance / (0.8 * ramp))
+    share = 1.0 if method == "sdedit" else 0.7
+    idle = run("fmtt", renoise=share, guided=0.0)[0][-1]
+    plain = run(method)[0][-1]
+    assert {k: plain.diagnostics[k] for k in ("length", "discrepancy")} == pytest.approx(
+        {k: idle.diagnostics[k] for k in ("length", "discrepancy")}
+    )
+
+
+def test_the_lengths_of_rounds_warm_up_and_noise_optimisation():
+    """Rounds add up; FMRG spends (a(t') - a(t)) sd(r) while it has many particles; ReNO all at its last jump."""
+
+    def spread(step):
+        return float(step.scored.reward.std(correction=0))
+
+    steps, _, _ = run("multi-best-of-n")
+    assert [s.diagnostics["resamplings"] for s in steps] == [0, 1, 2]
+    assert steps[-1].diagnostics["length"] == pytest.approx(sum(map(spread, steps)))
+    steps, _, settings = run("fmrg-j", steps=32)
+    times = time_grid(settings)
+    wanted = sum((t - s) / 0.8 * spread(step) for step, (s, t) in zip(steps[:3], pairwise(times), strict=False))
+    assert steps[-1].diagnostics["length"] == pytest.approx(wanted)
+    assert [s.diagnostics["resamplings"] for s in steps] == [0] * 4 + [1] * 5
+    steps, _, _ = run("reno")
+    assert [s.diagnostics["length"] for s in steps] == [0] * 8 + [pytest.approx(spread(steps[-1]))]
+    assert steps[-1].diagnostics["discrepancy"] == pytest.approx(spread(steps[-1]) ** 2 / 0.8)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -159,3 +255,23 @@ def test_reno_ends_with_the_best_landing_and_keeps_the_norm():
     x = torch.full((1, D), 3.0, dtype=F64)
     *_, last, _ = flat(flow, lambda y: Scored(0 * y.sum(1)), x, SearchSettings(particles=1, steps=200, strength=1.0))
     assert float(last.x.square().sum()) == pytest.approx(D - 1, rel=1e-3)
+
+
+def test_reno_is_nesterov_sgd_on_the_published_objective():
+    """The same noise, iteration by iteration, as torch's own optimiser with clipped gradients."""
+    flow, score = world()
+    t0, reno = 0.2, Reno()
+    settings = SearchSettings(particles=1, steps=12, strength=0.8, renoise=0.0)
+    x = flow.sample(1, t0, torch.Generator().manual_seed(3))
+    clean = flow(x, t0, 1.0)
+    e = torch.nn.Parameter((x - t0 * clean) / (1 - t0))
+    descent = torch.optim.SGD([e], lr=5.0, momentum=0.9, nesterov=True)
+    assert (reno.rate, reno.momentum, reno.clip, reno.weight) == (5.0, 0.9, 0.1, 0.01)
+    for step in list(reno(flow, score, x, settings))[:-1]:
+        torch.testing.assert_close(step.x, (t0 * clean + (1 - t0) * e).detach(), rtol=1e-4, atol=1e-4)
+        norm = e.norm()
+        loss = -score(flow(t0 * clean + (1 - t0) * e, t0, 1.0)).reward.sum()
+        descent.zero_grad()
+        (loss + 0.01 * (norm**2 / 2 - (D - 1) * norm.log())).backward()
+        torch.nn.utils.clip_grad_norm_([e], 0.1)
+        descent.step()

@@ -1,0 +1,148 @@
+"""The search against its promises, on exact maps."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from editor.fmtt import sample, search
+from editor.types import Scored, SearchSettings
+from tests.exact import last, source, world
+
+
+def test_the_search_climbs_and_reports_what_it_did():
+    flow, score, _, _ = world(16)
+    settings = SearchSettings(particles=6, steps=8, guided=1.0, corrections=2, seed=1)
+    x = source(flow, settings, 16)
+    steps = list(search(flow, score, x, settings))
+    assert [s.index for s in steps] == list(range(17))
+    assert {s.total for s in steps} == {16}
+    assert steps[-1].t == 1.0
+    assert torch.equal(steps[-1].lookahead, steps[-1].x)
+    before, after = score(flow(x[:1], settings.start, 1.0)).reward, steps[-1].scored.reward
+    assert float(after.max()) > float(before) / 3
+    assert torch.equal(steps[0].x[0], x[0])  # the first particle starts from the source itself
+    assert len({float(v) for v in steps[0].x[:, 0]}) == 6
+    for a, b in pairwise(steps):
+        assert b.ancestry == tuple(a.ancestry[p] for p in b.parents)
+        assert b.nfe > a.nfe
+    assert steps[-1].diagnostics["gradients"] == 16 * 6
+    assert steps[-1].diagnostics["resamplings"] == settings.selections
+    assert steps[-1].nfe == 1 + 6 * (16 + 8)  # scatter; 16 look-ahead visits and 8 transports
+    assert all(not part.requires_grad for part in (steps[0].x, steps[0].lookahead, steps[0].scored.reward))
+
+
+def test_a_search_begins_with_the_best_of_its_draws():
+    flow, score, _, _ = world(16)
+    settings = SearchSettings(particles=6, steps=2, corrections=1, selections=1, keep=6, guidance=0.0)
+    x = source(flow, settings, 16)
+    one, many = (next(search(flow, score, x, settings.but(draws=draws))) for draws in (1, 5))
+    assert float(many.scored.reward.mean()) > float(one.scored.reward.mean())
+    assert torch.equal(many.scored.reward, many.scored.reward.sort(descending=True).values)
+    assert many.scored.reward.max() >= one.scored.reward.max()
+    assert many.nfe == one.nfe + 5 * 6
+    assert len({float(v) for v in many.x[:, 0]}) == 6
+    again = next(search(flow, score, x, settings.but(draws=5)))
+    assert torch.equal(again.x, many.x)
+    still = next(search(flow, score, x, settings.but(draws=5, renoise=0.0)))
+    assert still.nfe == one.nfe - 1, "without noise all draws are the source"
+
+
+def test_the_same_seed_gives_the_same_particles_whatever_their_number():
+    flow, score, _, _ = world(16)
+    settings = SearchSettings(particles=3, keep=3, spread=2.0, temperature=0.5, corrections=2)
+    few = last(search(flow, score, source(flow, settings, 16), settings))
+    again = last(search(flow, score, source(flow, settings, 16), settings))
+    more = settings.but(particles=7, keep=7)
+    many = last(search(flow, score, source(flow, more, 16), more))
+    assert torch.equal(few.x, again.x)
+    torch.testing.assert_close(many.x[:3], few.x)
+    other = settings.but(seed=1)
+    assert not torch.allclose(last(search(flow, score, source(flow, other, 16), other)).x[1:], few.x[1:])
+
+
+def test_without_guidance_noise_or_selection_the_search_is_the_flow():
+    flow, score, _, _ = world()
+    settings = SearchSettings(particles=3, guidance=0.0, noise=0.0, renoise=0.0, keep=3)
+    x = source(flow, settings)
+    steps = list(search(flow, score, x, settings))
+    torch.testing.assert_close(steps[-1].x, flow(x, settings.start, 1.0))
+    assert steps[-1].diagnostics["gradients"] == 0
+
+
+def test_with_temperature_zero_no_correction_loses_reward():
+    flow, score, _, _ = world(16)
+    settings = SearchSettings(particles=5, keep=5, corrections=6, temperature=0.0, guidance=20.0, noise=0.5)
+    steps = list(search(flow, score, source(flow, settings, 16), settings))
+    pairs = [(a, b) for a, b in pairwise(steps) if a.t == b.t]
+    assert pairs
+    assert all((b.scored.reward >= a.scored.reward - 1e-12).all() for a, b in pairs)
+    assert any(torch.equal(a.x[i], b.x[i]) for a, b in pairs for i in range(5))  # some moves were taken back
+
+
+def test_selection_clones_the_best_and_their_clones_differ():
+    flow, score, _, _ = world(16)
+    settings = SearchSettings(
+        particles=6, keep=1, selections=1, noise=0.0, guidance=0.0, clone_noise=0.4, corrections=1
+    )
+    first, second, *_ = search(flow, score, source(flow, settings, 16), settings)
+    best = int(first.scored.reward.argmax())
+    assert set(second.parents) == {best}
+    assert len({float(v) for v in second.x[:, 0]}) == 6
+    torch.testing.assert_close(second.x[best], flow(first.x[best : best + 1], first.t, second.t)[0])
+
+
+@pytest.mark.parametrize("jacobian", [True, False])
+@pytest.mark.parametrize("lookahead", ["map", "denoiser", "none"])
+@pytest.mark.parametrize("normalise", [True, False])
+def test_every_kind_of_gradient_climbs(jacobian, lookahead, normalise):
+    flow, score, _, _ = world(16)
+    settings = SearchSettings(
+        particles=4, keep=4, jacobian=jacobian, lookahead=lookahead, normalise=normalise, noise=0.0, renoise=0.0
+    )
+    x = source(flow, settings, 16)
+    before = score(flow(x, settings.start, 1.0)).reward
+    end = last(search(flow, score, x, settings))
+    assert (end.scored.reward > before).all()
+
+
+def test_damping_and_spread_weaken_the_guidance():
+    flow, score, _, _ = world(16)
+    settings = SearchSettings(particles=4, keep=4, noise=0.0, renoise=0.0, steps=2, corrections=1)
+    x = source(flow, settings, 16)
+
+    def way(**changes):
+        first, second, *_ = search(flow, score, x, settings.but(**changes))
+        return (second.x - flow(first.x, first.t, second.t)).norm(dim=1)
+
+    plain, damped, spread = way(), way(damping=30.0), way(spread=3.0)
+    assert (damped < plain).all()
+    assert spread.max() > 1.5 * spread.min()
+    assert (way(guidance=0.0) < 1e-12).all()
+
+
+def test_grad_mode_of_the_caller_is_left_alone_between_steps():
+    """Each step of a generator may run in another thread: a grad mode held across a yield would leak into callers."""
+    flow, score, _, _ = world()
+    settings = SearchSettings(particles=3)
+    for _ in search(flow, score, source(flow, settings), settings):
+        assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_search_runs_in_the_dtype_of_the_map(dtype):
+    class Simple:
+        two_time = True
+
+        def __call__(self, x, s, t):
+            assert x.dtype == dtype
+            return x + (t - s) * self.velocity(x, t)
+
+        def velocity(self, x, t):
+            return -0.5 * x
+
+    settings = SearchSettings(particles=3, corrections=2, temperature=1.0, renoise=1.0)
+    x = torch.ones(3, 2, 4, 4, dtype=dtype)
+    for method in (search, sample):
+        end = last(method(Simple(), lambda y: Scored(y.float().mean((1, 2, 3))), x, settings))
+        assert end.x.dtype == dtype
