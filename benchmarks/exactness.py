@@ -25,6 +25,7 @@ from editor.types import SearchSettings, Step
 
 LOOKAHEADS = ("map", "denoiser", "none")
 DISCRETISATIONS = ("transport", "euler-maruyama")
+ERRORS = ("mean", "cov", "log_z")
 PUBLISHED_NOISE = {"map": 1.5, "denoiser": 1.0, "none": 1.5}
 """eps of the paper's mixture figure for each look-ahead."""
 SAMPLING = SearchSettings(method="fmtt-sampling", strength=1.0, renoise=0.0, noise=1.0, corrections=1)
@@ -40,8 +41,7 @@ def run(problem: Problem, settings: SearchSettings) -> Step:
 
 def thermodynamics(last: Step) -> Row:
     """What a run says of itself."""
-    names = ("length", "discrepancy", "resamplings")
-    return {name: last.diagnostics[name] for name in names if name in last.diagnostics} | {"nfe": last.nfe}
+    return {name: last.diagnostics[name] for name in ("length", "discrepancy", "resamplings")} | {"nfe": last.nfe}
 
 
 # Gaussian
@@ -105,26 +105,34 @@ def gaussian_rows(quick: bool) -> list[Row]:
 
 
 def slopes(rows: list[Row]) -> list[Row]:
-    """How the errors depend on the step size, for each d and rule.
+    """How the errors of mean, covariance and log Z depend on the step size and on the particles, by d and rule.
 
-    The slopes are regressions of log error on log (1 / steps): 1 is first order. Errors contain the noise of finitely
-    many particles, which too may fall with more steps, so `largest_z` says what is bias: over the numbers of steps,
-    the largest |z_bias| in its standard errors. A rule without step-size bias stays at what chance gives, about 2 to 4.
+    `*_by_step` are regressions of log error on log (1 / steps), at the most particles: 1 is first order.
+    `*_by_particles` are those on log N, at eight steps: -0.5 is Monte Carlo's. Errors against steps contain the noise
+    of finitely many particles, which too may fall with more steps, so `largest_z` says what is bias: over the numbers
+    of steps, the largest |z_bias| in its standard errors. A rule without step-size bias stays at what chance gives,
+    about 2 to 4.
+    Exact draws have particles alone, and no error of log Z.
     """
     found = []
     for d in sorted({row["d"] for row in rows}):
-        for discretisation in DISCRETISATIONS:
-            mine = [r for r in rows if r["d"] == d and r["discretisation"] == discretisation]
-            series = [r for r in mine if r["particles"] == max(q["particles"] for q in mine)]
-            fits = {f"{name}_slope": slope(series, f"{name}_error") for name in ("mean", "log_z")}
-            worst = max(abs(row["z_bias"]) / row["z_bias_se"] for row in series)
-            found.append({"d": d, "discretisation": discretisation, **fits, "largest_z": worst})
+        for rule in (*DISCRETISATIONS, "exact"):
+            mine = [row for row in rows if row["d"] == d and row["discretisation"] == rule]
+            most = max(row["particles"] for row in mine)
+            stepped = [row | {"step": 1 / row["steps"]} for row in mine if row["particles"] == most and row["steps"]]
+            fits: Row = {f"{name}_by_step": slope(stepped, "step", f"{name}_error") for name in ERRORS if stepped}
+            counted = [row for row in mine if row["steps"] in (0, 8)]
+            names = ERRORS if stepped else ERRORS[:2]
+            fits |= {f"{name}_by_particles": slope(counted, "particles", f"{name}_error") for name in names}
+            if stepped:
+                fits["largest_z"] = max(abs(row["z_bias"]) / row["z_bias_se"] for row in stepped)
+            found.append({"d": d, "discretisation": rule, **fits})
     return found
 
 
-def slope(series: list[Row], key: str) -> float:
-    x = torch.tensor([-math.log(row["steps"]) for row in series])
-    y = torch.tensor([math.log(row[key]) for row in series])
+def slope(series: list[Row], key: str, error: str) -> float:
+    """Of the regression of log error on the logarithm of the key."""
+    x, y = (torch.tensor([math.log(row[name]) for row in series]) for name in (key, error))
     return float(((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum())
 
 

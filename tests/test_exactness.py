@@ -59,16 +59,40 @@ def test_distances_of_samples():
 
 
 def test_slope_is_the_order():
-    rows = [{"steps": n, "log_z_error": 3 / n**2} for n in (2, 4, 8)]
-    assert slope(rows, "log_z_error") == pytest.approx(2)
+    rows = [{"step": 1 / n, "log_z_error": 3 / n**2} for n in (2, 4, 8)]
+    assert slope(rows, "step", "log_z_error") == pytest.approx(2)
+
+
+def test_slopes_against_steps_and_particles_of_every_rule():
+    """Errors made up as step^p N^q come back as p and q; exact draws have no steps and no error of log Z."""
+
+    def row(rule, steps, n):
+        size = {"mean_error": n**-0.5, "cov_error": n**-0.4, "log_z_error": n**-0.3}
+        made = {name: value / (steps or 1) ** (i + 1) for i, (name, value) in enumerate(size.items())}
+        return {"d": 2, "discretisation": rule, "steps": steps, "particles": n, "z_bias": 3.0, "z_bias_se": 1.0} | made
+
+    rows = [row(rule, steps, 64) for rule in exactness.DISCRETISATIONS for steps in (2, 4, 8)]
+    rows += [row(rule, 8, 16) for rule in exactness.DISCRETISATIONS]
+    rows += [row("exact", 0, n) for n in (16, 64)]
+    transport, euler, exact = slopes(rows)
+    by_particles = {"mean_by_particles": -0.5, "cov_by_particles": -0.4, "log_z_by_particles": -0.3}
+    by_step = {"mean_by_step": 1, "cov_by_step": 2, "log_z_by_step": 3}
+    for found in (transport, euler):
+        assert {k: found[k] for k in by_particles | by_step} == pytest.approx(by_particles | by_step, abs=1e-5)
+        assert found["largest_z"] == 3
+    assert exact == {"d": 2, "discretisation": "exact", "mean_by_particles": pytest.approx(-0.5, abs=1e-5),
+                     "cov_by_particles": pytest.approx(-0.4, abs=1e-5)}  # fmt: skip
 
 
 def test_euler_maruyama_has_step_size_bias_where_transport_has_none():
-    rows = [gaussian_row(2, 300, steps, rule, 6) for rule in exactness.DISCRETISATIONS for steps in (2, 8)]
-    transport, euler = slopes(rows)
+    rows = [gaussian_row(2, n, steps, rule, 6) for rule in exactness.DISCRETISATIONS
+            for n, steps in ((300, 2), (300, 8), (75, 8))]  # fmt: skip
+    transport, euler, exact = slopes(rows + [gaussian_row(2, n, 0, "exact", 6) for n in (75, 300)])
     assert euler["largest_z"] > 8
     assert transport["largest_z"] < 4
-    assert euler["log_z_slope"] > 0.7
+    assert euler["log_z_by_step"] > 0.7
+    assert transport["mean_by_particles"] < -0.2
+    assert exact["mean_by_particles"] < -0.2
 
 
 def test_the_mixture_by_its_weights_has_the_exact_share():
@@ -77,8 +101,13 @@ def test_the_mixture_by_its_weights_has_the_exact_share():
     assert abs(row["weighted_share"] - 100 * exact.share) < 10
     assert row["share"] > 100 * exact.data_share
     assert len(x) == 200
+    assert row["resamplings"] == 0
+    assert row["length"] > 0
     assert mixture_row(problem, "map", "one resampling", 100, 6)[0]["resamplings"] == 1
-    assert mixture_row(problem, "none", "top-32", 200, 12)[0]["share"] > 80
+    found = mixture_row(problem, "none", "top-32", 200, 12)[0]
+    assert found["share"] > 80
+    assert found["resamplings"] == 3
+    assert found["length"] > 0
 
 
 def test_the_ring_needs_the_map_to_look_ahead():
@@ -112,7 +141,7 @@ def test_the_quick_mode_finds_the_weights_unbiased_and_the_map_ahead(tmp_path):
     assert exactness.main(["--quick", "--json", str(out)]) == 0
     found = json.loads(out.read_text())
     assert found["quick"]
-    worst = {(row["d"], row["discretisation"]): row["largest_z"] for row in found["slopes"]}
+    worst = {(row["d"], row["discretisation"]): row["largest_z"] for row in found["slopes"] if "largest_z" in row}
     assert {d for d, _ in worst} == {2, 16, 256}
     assert all(z < 4.5 if rule == "transport" else z > 10 for (_, rule), z in worst.items())
     shares = {row["lookahead"]: row["share"] for row in found["mixture"] if row["mode"] == "no resampling"}
