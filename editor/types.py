@@ -75,7 +75,7 @@ class SearchSettings:
     strength: float = 0.8
     """How much may change, in (0, 1]: the search starts at t0 = 1 - strength."""
     renoise: float = 0.7
-    """Share rho in [0, 1] of its noise that each particle but the first renews at the start."""
+    """Share rho in [0, 1] of its noise that each particle but the first renews at the start; sampling: all or none."""
     draws: int = 1
     """Starts that the search draws for each particle, to begin with those that look best."""
     lookahead: str = "map"

@@ -191,6 +191,15 @@ def test_sampling_needs_a_map_of_two_times(tiny_editor):
         list(one_end.edit(request(settings=SETTINGS.but(method="fmtt-sampling"))))
 
 
+def test_sampling_an_edit_works_with_the_settings_that_the_searches_have(tiny_editor):
+    """No control of the page sets the share of the noise that starts renew."""
+    assert 0 < SETTINGS.renoise < 1
+    last = list(tiny_editor.edit(request(settings=SETTINGS.but(method="fmtt-sampling"))))[-1]
+    assert last.done
+    assert len(last.candidates) >= 3
+    assert last.diagnostics["length"] >= 0
+
+
 def test_the_judge_scores_a_batch_as_its_singles_and_its_gradient_stays_inside_the_mask(tiny_editor):
     source = images.to_unit(images.fit(picture(), 32)[0])
     codec = tiny_editor.models.codec
