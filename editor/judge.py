@@ -74,17 +74,24 @@ class Judge:
         return judge
 
     def __call__(self, latents: Latents) -> Scored:
+        return self._scored(self._decoded(latents))
+
+    def asked(self, latents: Latents) -> Scored:
+        """The same by the checks alone, those of what must stay among them, without closeness to the source."""
+        return self._scored(self._decoded(latents), weight=0.0)
+
+    def _decoded(self, latents: Latents) -> Images:
         decoded = self.codec.decode(self.within(latents))
         self.decodes += len(decoded)
-        return self._scored(decoded)
+        return decoded
 
     def within(self, latents: Latents) -> Latents:
         """The latents where the edit may act, the source's elsewhere."""
         return latents if self.mask is None else torch.lerp(self.latents, latents, self.mask.to(latents))
 
-    def _scored(self, decoded: Images) -> Scored:
-        found = self.checks.evaluate(decoded)
-        reward = found.reward.to(decoded.device) + self.weight * self.preserve(decoded)
+    def _scored(self, decoded: Images, weight: float | None = None) -> Scored:
+        found, weight = self.checks.evaluate(decoded), self.weight if weight is None else weight
+        reward = found.reward.to(decoded.device) + weight * self.preserve(decoded)
         return Scored(reward, decoded.detach(), found.probabilities)
 
     @torch.no_grad()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from editor import images
 from editor.finish import Canvas, Landed
 from editor.inversion import RoundTrip
@@ -81,10 +83,11 @@ class Progress:
 
     def undo(self, give_up: float) -> None:
         """Put the source back where the best candidate's change earned next to nothing; see `editor.undo`."""
-        edit = self.judge.within(self.latents)
-        kept = least_change(self.judge, edit, self.inverted.latents, give_up, self.request.settings.particles)
-        (self.spared,) = self._candidates(kept.scored, [self.best.place])
-        changed = float((kept.latents != self.inverted.latents).any(1).float().mean())
+        source, edit = self.inverted.latents, self.judge.within(self.latents)
+        latents = least_change(self.judge.asked, edit, source, give_up, self.request.settings.particles)
+        with torch.no_grad():
+            (self.spared,) = self._candidates(self.judge(latents), [self.best.place])
+        changed = float((latents != source).any(1).float().mean())
         self.update = replace(self.update, changed=changed, cost=self._cost(self.update.cost.nfe))
 
     def finished(self, stopped: bool) -> EditUpdate:

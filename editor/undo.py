@@ -7,16 +7,14 @@ is worth; the edit is then kept in as few places as its reward allows.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from editor.landing import detached, slope_of
-from editor.particles import checked, take
-from editor.types import Latents, Score, Scored
+from editor.landing import slope_of
+from editor.particles import checked
+from editor.types import Latents, Score
 
 POINTS = 4
 """At which the line is looked at: the middles of its equal parts."""
@@ -26,17 +24,8 @@ GRID = 16
 """Places a side over which worth is smoothed, for latents of any size."""
 
 
-class Kept(NamedTuple):
-    """An edit with some of its changes undone."""
-
-    latents: Latents
-    """(1, C, h, w)."""
-    scored: Scored
-    """Of it, detached."""
-
-
 @torch.no_grad()
-def least_change(score: Score, edit: Latents, source: Latents, give_up: float, batch: int = POINTS) -> Kept:
+def least_change(score: Score, edit: Latents, source: Latents, give_up: float, batch: int = POINTS) -> Latents:
     """The edit (1, C, h, w) in as few places as keep all but a share `give_up` in [0, 1] of its gain in reward.
 
     Everywhere else it has the source's latents (1, C, h, w). Places go with their neighbours, since an edge that is
@@ -51,12 +40,10 @@ def least_change(score: Score, edit: Latents, source: Latents, give_up: float, b
     reach = max(1, edit.shape[-1] // GRID)
     wide = F.max_pool2d(kept, 2 * reach + 1, stride=1, padding=reach)
     tried = torch.where(wide > 0, edit, source)
-    looks = [detached(checked(score(part), len(part))) for part in tried.split(batch)]
-    scored = Scored(*(None if parts[0] is None else torch.cat(parts) for parts in zip(*looks, strict=True)))
-    none, whole = scored.reward[0], scored.reward[-1]
-    enough = scored.reward >= whole - give_up * (whole - none).clamp(min=0)
-    least = enough.nonzero()[:1, 0].cpu()
-    return Kept(tried[least.to(edit.device)], take(scored, least))
+    reward = torch.cat([checked(score(part), len(part)).reward for part in tried.split(batch)])
+    none, whole = reward[0], reward[-1]
+    enough = reward >= whole - give_up * (whole - none).clamp(min=0)
+    return tried[enough.nonzero()[0]]
 
 
 def worth(score: Score, edit: Latents, source: Latents, batch: int = POINTS) -> Float[Tensor, "h w"]:

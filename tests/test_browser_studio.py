@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from tests.test_browser import ARGUMENTS, CHROMIUM, PATIENCE, ask, says, shoot
+from tests.test_browser import ARGUMENTS, CHROMIUM, PATIENCE, says, shoot
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "assets" / "examples" / "kitchen-clock.png"
@@ -41,6 +41,7 @@ def address(tmp_path):
 
 
 def test_an_edit_of_an_example_with_the_studio(address):
+    """README shows what this leaves in tests/output: plan, run, result, and its link on a phone in the dark."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
         page = browser.new_page(viewport={"width": 1280, "height": 900})
@@ -49,7 +50,13 @@ def test_an_edit_of_an_example_with_the_studio(address):
         expect(page.locator("#run")).to_be_enabled(timeout=PATIENCE)
         page.set_input_files("#picture input[type=file]", str(EXAMPLE))
         says(page, "is loaded")
-        ask(page, "make the background yellow")
+        page.fill("#instruction input", "make the background yellow")
+        page.click("#make-plan")
+        says(page, "This is the plan")
+        shoot(page, "studio-plan")
+        page.click("#run")
+        says(page, "Searching: step 1[0-9]")
+        shoot(page, "studio-running")
         says(page, "Done in")
         expect(page.locator(".checks")).to_contain_text("background")
         slider = page.locator("#slider")
@@ -61,4 +68,12 @@ def test_an_edit_of_an_example_with_the_studio(address):
         page.mouse.move(box["x"] + box["width"] / 3, box["y"] + box["height"] / 2, steps=4)
         page.mouse.up()
         shoot(page, "studio")
+        page.click("#share > button")
+        link = page.input_value("#link input, #link textarea")
+        phone = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark", device_scale_factor=2)
+        phone.set_default_timeout(PATIENCE)
+        phone.goto(f"{address}?{link.split('?')[1]}")
+        says(phone, "a result that was shared")
+        expect(phone.locator("#slider img").first).to_be_visible(timeout=PATIENCE)
+        shoot(phone, "studio-phone")
         browser.close()
