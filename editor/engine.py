@@ -34,7 +34,7 @@ from rewards.plan import TEMPLATES, Refused, plan
 from rewards.vlm import Calls
 
 _STUDIED = SearchSettings(
-    strength=0.8,
+    strength=0.75,
     renoise=1.0,
     draws=16,
     lookahead_steps=2,
