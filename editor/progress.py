@@ -14,6 +14,9 @@ from editor.judge import Judge
 from editor.types import Candidate, CheckResult, Cost, EditRequest, EditUpdate, Images, Latents, Scored, Step
 from editor.undo import least_change
 
+MET = 0.5
+"""Probability from which on a check counts as met: where the source meets all, no change is needed."""
+
 
 @dataclass(frozen=True)
 class Inverted:
@@ -82,9 +85,16 @@ class Progress:
         return self.update
 
     def undo(self, give_up: float) -> None:
-        """Put the source back where the best candidate's change earned next to nothing; see `editor.undo`."""
-        source, edit = self.inverted.latents, self.judge.within(self.latents)
-        latents = least_change(self.judge.asked, edit, source, give_up, self.request.settings.particles)
+        """Put the source back where the best candidate's change earned next to nothing; see `editor.undo`.
+
+        All of it, where the source meets every check of the plan already.
+        """
+        source, asked = self.inverted.latents, self.judge.source.checks[: len(self.update.plan.checks)]
+        if min(asked) >= MET:
+            latents = source
+        else:
+            edit = self.judge.within(self.latents)
+            latents = least_change(self.judge.asked, edit, source, give_up, self.request.settings.particles)
         with torch.no_grad():
             (self.spared,) = self._candidates(self.judge(latents), [self.best.place])
         changed = float((latents != source).any(1).float().mean())

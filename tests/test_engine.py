@@ -79,6 +79,14 @@ def test_changes_that_earned_nothing_are_undone_at_the_end_unless_the_run_was_st
     assert drawn.changed is None
 
 
+def test_nothing_changes_where_the_source_passes_every_check(tiny_editor, monkeypatch):
+    monkeypatch.setattr("editor.progress.MET", 0.0)
+    *_, last = tiny_editor.edit(request(settings=SETTINGS.but(undo=0.02)))
+    assert last.changed == 0.0
+    assert last.best.tobytes() == picture().tobytes()
+    assert len(last.candidates) > 1, "what the search found can still be chosen"
+
+
 def test_the_best_so_far_never_falls(tiny_editor):
     scores = [u.score for u in tiny_editor.edit(request()) if u.score is not None]
     assert all(b >= a for a, b in pairwise(scores))
