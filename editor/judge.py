@@ -78,7 +78,7 @@ class Judge:
 
     def asked(self, latents: Latents) -> Scored:
         """The same by the checks alone, those of what must stay among them, without closeness to the source."""
-        return self._scored(self._decoded(latents), weight=0.0)
+        return self._checked(self._decoded(latents))
 
     def _decoded(self, latents: Latents) -> Images:
         decoded = self.codec.decode(self.within(latents))
@@ -89,10 +89,13 @@ class Judge:
         """The latents where the edit may act, the source's elsewhere."""
         return latents if self.mask is None else torch.lerp(self.latents, latents, self.mask.to(latents))
 
-    def _scored(self, decoded: Images, weight: float | None = None) -> Scored:
-        found, weight = self.checks.evaluate(decoded), self.weight if weight is None else weight
-        reward = found.reward.to(decoded.device) + weight * self.preserve(decoded)
-        return Scored(reward, decoded.detach(), found.probabilities)
+    def _scored(self, decoded: Images) -> Scored:
+        scored = self._checked(decoded)
+        return scored._replace(reward=scored.reward + self.weight * self.preserve(decoded))
+
+    def _checked(self, decoded: Images) -> Scored:
+        found = self.checks.evaluate(decoded)
+        return Scored(found.reward.to(decoded.device), decoded.detach(), found.probabilities)
 
     @torch.no_grad()
     def _opinion(self, image: Images) -> Opinion:
