@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from editor import images
 from editor.models import Models
+from editor.runtime import for_gradients
 from editor.types import Images, Latents, Plan, Scored, SearchSettings
 from rewards.checks import CheckReward
 from rewards.focus import Focus, focus
@@ -65,7 +66,8 @@ class Judge:
             within = images.to_unit(images.fit(mask, before.shape[-1])[0])[:, :1]
             weight = outside(within, before.shape[-2:]).clamp(min=1e-3)
         elif models.gradient and settings.focus:
-            looked = focus(asked, before, torch.Generator().manual_seed(settings.seed))
+            with for_gradients(before.device):
+                looked = focus(asked, before, torch.Generator().manual_seed(settings.seed))
             within, weight = looked.touched, 1 - settings.focus * looked.free
         small = None if within is None else F.interpolate(within, size=latents.shape[-2:], mode="area")
         held = Preserve(before, weight=weight)

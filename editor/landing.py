@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from editor.flowmap import look_ahead
 from editor.particles import checked, take, where
+from editor.runtime import for_gradients
 from editor.types import EditError, FlowMap, Latents, Score, Scored, SearchSettings
 
 
@@ -45,15 +48,22 @@ def land(flow: FlowMap, score: Score, x: Latents, t: float, settings: SearchSett
     `settings.jacobian`, as if that were the identity. Raises EditError on rewards or gradients that are not finite.
     """
     through = gradient and settings.jacobian
-    with torch.enable_grad() if through else torch.no_grad():
+    with differentiable(x) if through else torch.no_grad():
         leaf = x.detach().requires_grad_(through)
         y = look_ahead(flow, leaf, t, settings.lookahead, settings.lookahead_steps)
     if gradient and not through:
         leaf = y = y.detach().requires_grad_()
-    with torch.enable_grad() if gradient else torch.no_grad():
+    with differentiable(x) if gradient else torch.no_grad():
         scored = checked(score(y), len(x))
         slope = slope_of(scored.reward, leaf) if gradient else None
     return Landing(x.detach(), y.detach(), detached(scored), slope)
+
+
+@contextmanager
+def differentiable(x: Latents) -> Iterator[None]:
+    """Grad mode for what is computed from x, with the attention whose backward pass is quick where x lives."""
+    with torch.enable_grad(), for_gradients(x.device):
+        yield
 
 
 def slope_of(reward: Tensor, x: Latents) -> Latents:

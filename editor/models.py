@@ -20,6 +20,7 @@ from editor.hub import Hub, folders
 from editor.memory import QUESTIONS, MemoryPlan, choose, lower
 from editor.profiles import ASSETS, Profile, chosen
 from editor.repos import Repo
+from editor.runtime import half_or_single
 from editor.types import EditError
 from rewards.checks import Limit
 from rewards.vlm import VLM
@@ -217,10 +218,10 @@ class Models:
 def load_profile(name: str, folder: Path = ASSETS, vlm: str | None = None, hub: Hub | None = None) -> Models:
     """The models of a profile, to be read when they are first used. Never downloads anything.
 
-    `folder` holds the models that come with the repository; `vlm` is another VLM, see `profiles.chosen`. Profiles
-    of the Hub take the first GPU, and the second for the VLM where there is one, and the roomiest plan that fits.
-    Says on standard error which plan that is. Raises EditError with a sentence when there is no such profile, its files
-    are not there, or no GPU can hold it.
+    `folder` holds the models that come with the repository; they run on the CPU, in bfloat16 where it has units for
+    that. `vlm` is another VLM, see `profiles.chosen`. Profiles of the Hub take the first GPU, and the second for the
+    VLM where there is one, and the roomiest plan that fits. Says on standard error which plan that is. Raises EditError
+    with a sentence when there is no such profile, its files are not there, or no GPU can hold it.
     """
     profile = chosen(name, vlm)
     if not profile.repos:
@@ -228,7 +229,7 @@ def load_profile(name: str, folder: Path = ASSETS, vlm: str | None = None, hub: 
         for part in (place.flow, place.vlm):
             if not part.is_dir():
                 raise EditError(f"The models of the profile {name} are not in {part}: fetch the repository again.")
-        return Models(profile, place)
+        return Models(profile, place, Hardware(dtype=half_or_single()))
     hardware = gpus(profile)
     place = placed(profile, folders(profile, hub or Hub()))
     print(f"{profile.name} on {hardware}.", file=sys.stderr)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 """Parameters of glibc's mallopt."""
@@ -26,3 +28,16 @@ def prepare(threads: int | None = None) -> None:
         libc.mallopt(_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
         libc.mallopt(_TOP_PAD, 1 << 28)
+
+
+def half_or_single() -> torch.dtype:
+    """How this machine's CPU holds networks: in bfloat16 where it has units that multiply it (AMX), else in float32.
+
+    Without such units torch takes bfloat16 apart, which is slower than float32.
+    """
+    return torch.bfloat16 if torch.cpu.get_capabilities().get("amx_bf16") else torch.float32
+
+
+def for_gradients(device: torch.device) -> AbstractContextManager[None]:
+    """The attention for what will be differentiated: on a CPU the flash kernel's backward pass is slow in bfloat16."""
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()

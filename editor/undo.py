@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from editor.landing import slope_of
+from editor.landing import differentiable, slope_of
 from editor.particles import checked
 from editor.types import Latents, Score
 
@@ -56,7 +56,7 @@ def worth(score: Score, edit: Latents, source: Latents, batch: int = POINTS) -> 
     slopes = []
     for share in ((torch.arange(POINTS) + 0.5) / POINTS).to(edit).split(batch):
         line = (source + share[:, None, None, None] * change).requires_grad_()
-        with torch.enable_grad():
+        with differentiable(line):
             slopes.append(slope_of(checked(score(line), len(line)).reward, line))
     value = (torch.cat(slopes).mean(0) * change[0]).sum(0)
     reach = max(1, value.shape[-1] // GRID)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import FluxPipeline
 
-from editor.models import KEPT_PROMPTS, load_profile
+from editor.models import KEPT_PROMPTS, Hardware, Models, load_profile
 from editor.profiles import PROFILES
 from editor.types import EditError
 from tests.tiny_flow import CAPTION, CHANNELS, save_tiny_flow
@@ -35,8 +36,21 @@ def copy_of(folder: Path, to: Path) -> Path:
     return to
 
 
+def single(folder: Path) -> Models:
+    """The studio's profile in single precision, whatever this machine has units for."""
+    return replace(load_profile("studio", folder), hardware=Hardware())
+
+
+def test_the_studio_is_held_in_what_this_processor_multiplies_best(folder, monkeypatch):
+    held = {}
+    for units in (False, True):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda units=units: {"amx_bf16": units})
+        held[units] = load_profile("studio", folder).codec.vae.dtype
+    assert held == {False: torch.float32, True: torch.bfloat16}
+
+
 def test_the_flow_map_is_bound_to_what_the_pipeline_makes_of_the_prompt(folder):
-    models = load_profile("studio", folder)
+    models = single(folder)
     flow = models.condition(CAPTION)
     stock = FluxPipeline.from_pretrained(folder / "studio" / "flow", dtype=torch.float32, transformer=None, vae=None)
     sequence, pooled, _ = stock.encode_prompt(CAPTION, max_sequence_length=PROFILES["studio"].text_tokens)
@@ -50,13 +64,13 @@ def test_the_flow_map_is_bound_to_what_the_pipeline_makes_of_the_prompt(folder):
 def test_the_transformer_is_the_one_that_was_saved(tmp_path):
     transformer, _ = save_tiny_flow(tmp_path / "studio" / "flow")
     (tmp_path / "studio" / "vlm").mkdir()
-    loaded = load_profile("studio", tmp_path).condition("").transformer
+    loaded = single(tmp_path).condition("").transformer
     for name, weight in transformer.named_parameters():
         assert torch.equal(loaded.get_parameter(name), weight)
 
 
 def test_the_stock_pipeline_samples_the_folder_with_the_patched_transformer(folder):
-    transformer = load_profile("studio", folder).condition("").transformer
+    transformer = single(folder).condition("").transformer
     pipeline = FluxPipeline.from_pretrained(folder / "studio" / "flow", dtype=torch.float32, transformer=transformer)
     pipeline.set_progress_bar_config(disable=True)
     assert pipeline(CAPTION, height=32, width=32, num_inference_steps=2, max_sequence_length=32).images[0].size == (
