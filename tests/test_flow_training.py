@@ -15,6 +15,7 @@ from training.data import CHUNK
 from training.flow_folder import new_transformer, new_vae
 from training.foresight import DIAL, dials, weights, where_hands_are
 from training.see import CELLS, HANDS, PATCHES, hand_table
+from training.train_autoencoder import over_latents_of
 from training.train_flowmap import FlowNetwork, Scenes, loss
 from training.whiten import DEVIATION, Whitening, unevenness, whiten
 from training.world import TRAIN
@@ -146,3 +147,19 @@ def test_a_whitened_autoencoder_encodes_to_whitened_latents_and_decodes_them_as_
             vae(z)[..., inner, inner] for vae, z in ((plain.decoder, small), (white.decoder, found(small)))
         )
         torch.testing.assert_close(after, before, atol=1e-3, rtol=0)
+
+
+def test_a_decoder_is_trained_over_latents_that_stay_what_they_are():
+    torch.manual_seed(5)
+    start, images = new_vae(), torch.rand(1, 3, 64, 64) * 2 - 1
+    start.register_to_config(shift_factor=0.2, scaling_factor=4.0)
+    on, anew = over_latents_of(start), over_latents_of(new_vae(decoder_blocks=(1, 1, 1, 0)))
+    assert (on.config.shift_factor, on.config.scaling_factor) == (0.2, 4.0)
+    with torch.no_grad():
+        latents = start.encoder(images)
+        assert torch.equal(on.encoder(images), latents)
+        assert torch.equal(on.decoder(latents), start.decoder(latents))
+    for vae in (on, anew):
+        assert not any(p.requires_grad for p in vae.encoder.parameters())
+        assert all(p.requires_grad for p in vae.decoder.parameters())
+    assert tuple(anew.config.num_decoder_blocks) == tuple(start.config.num_decoder_blocks)

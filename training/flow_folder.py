@@ -87,17 +87,18 @@ def new_vae(
     channels: int = 12,
     width: int = 32,
     encoder_blocks: tuple[int, ...] = (0, 1, 3, 4),
-    decoder_blocks: tuple[int, ...] = (4, 4, 1, 0),
+    decoder_blocks: tuple[int, ...] = (6, 5, 1, 0),
 ) -> AutoencoderTiny:
     """An 8x autoencoder; blocks are counted from the image's resolution (encoder) and from the latent's (decoder).
 
+    The decoder is twice as wide as the encoder: it must draw what 8 x 8 pixels look like from one place of the latents.
     A block at full resolution costs 64 times one at the latent's, and the decoder is differentiated at every
     step of a search, so the defaults put none there. Random weights.
     """
     return AutoencoderTiny(
         latent_channels=channels,
         encoder_block_out_channels=(width,) * len(encoder_blocks),
-        decoder_block_out_channels=(width,) * len(decoder_blocks),
+        decoder_block_out_channels=(2 * width,) * len(decoder_blocks),
         num_encoder_blocks=encoder_blocks,
         num_decoder_blocks=decoder_blocks,
     )

@@ -19,7 +19,7 @@ from editor.runtime import prepare
 from training.clock_world import CLOCKS
 from training.data import RUNS, Pictures
 from training.flow_folder import new_vae
-from training.harness import Length, Run, add_machine, half_precision
+from training.harness import Length, Run, add_machine, half_precision, join_others, rank
 from training.whiten import Whitening, unevenness, whiten
 from training.world import TEST
 
@@ -69,12 +69,27 @@ def whitened(vae: AutoencoderTiny, pictures: Pictures, count: int = 4000) -> Non
     whiten(vae, found)
 
 
-def train(length: Length, batch: int, lr: float, device: torch.device, workers: int) -> AutoencoderTiny:
-    """Train for this length; whitened, on the CPU."""
+def over_latents_of(start: AutoencoderTiny) -> AutoencoderTiny:
+    """The autoencoder with its encoder for good and a decoder to train: its own, or a new one where shapes differ."""
+    vae = new_vae(start.config.latent_channels)
+    vae.register_to_config(shift_factor=start.config.shift_factor, scaling_factor=start.config.scaling_factor)
+    vae.encoder.load_state_dict(start.encoder.state_dict())
+    vae.encoder.requires_grad_(False)
+    if tuple(start.config.num_decoder_blocks) == tuple(vae.config.num_decoder_blocks):
+        vae.decoder.load_state_dict(start.decoder.state_dict())
+    return vae
+
+
+def train(
+    length: Length, batch: int, lr: float, device: torch.device, workers: int, start: AutoencoderTiny | None = None
+) -> AutoencoderTiny:
+    """Train for this length; whitened, on the CPU. With `start` its decoder alone, so that latents stay."""
     torch.manual_seed(0)
-    vae = new_vae().to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=1e-4)
-    run = Run(RUNS / "autoencoder", nn.ModuleDict({"vae": vae}), [optimizer])
+    vae = (new_vae() if start is None else over_latents_of(start)).to(device, memory_format=torch.channels_last)
+    learned = [p for p in vae.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(learned, lr=lr, betas=(0.9, 0.99), weight_decay=1e-4)
+    folder = RUNS / ("autoencoder" if start is None else "decoder")
+    run = Run(folder, nn.ModuleDict({"vae": vae}), [optimizer])
     pictures = Pictures()
 
     def draw(generator: torch.Generator) -> Tensor:
@@ -88,7 +103,8 @@ def train(length: Length, batch: int, lr: float, device: torch.device, workers: 
         run.tell(250, dB=10 * torch.log10(4 / squared.detach()))
     run.save()
     run.averaged()
-    whitened(vae, pictures)
+    if start is None:
+        whitened(vae, pictures)
     return vae.cpu()
 
 
@@ -97,11 +113,15 @@ if __name__ == "__main__":
     parser.add_argument("--images", type=Length.parse, default=Length(120_000), help="or minutes as in 15m")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--decoder", type=Path, metavar="VAE", help="train the decoder alone, over these latents")
     parser.add_argument("--out", type=Path, default=VAE)
     add_machine(parser)
     arguments = parser.parse_args()
     prepare(arguments.threads)
+    join_others()
+    start = AutoencoderTiny.from_pretrained(arguments.decoder) if arguments.decoder else None
     device = torch.device(arguments.device)
-    better = train(arguments.images, arguments.batch, arguments.lr, device, arguments.workers)
-    better.save_pretrained(arguments.out)
-    print(f"unseen: {psnr(better, unseen(200)):.2f} dB")
+    better = train(arguments.images, arguments.batch, arguments.lr, device, arguments.workers, start)
+    if rank() == 0:
+        better.save_pretrained(arguments.out)
+        print(f"unseen: {psnr(better, unseen(200)):.2f} dB")
