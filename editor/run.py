@@ -18,6 +18,10 @@ from editor.thermo import Thermometer
 from editor.types import FlowMap, Latents, Score, SearchSettings, Step
 
 
+TOGETHER = 24
+"""Starts that are looked at in one batch: on two cores 96 of them take half as long as by sixes."""
+
+
 @dataclass
 class Run:
     """What stays the same from the first step of a run to the last, and what adds up on the way."""
@@ -82,9 +86,10 @@ class Run:
         clean = self.clean(x)
         starts = [self.spread(x, clean)]
         starts += [self._renoised(x, clean) for _ in range(self.settings.draws - 1)]
-        rewards = torch.cat([self.land(start, self.settings.start, False).reward for start in starts])
+        drawn = torch.cat(starts)
+        rewards = torch.cat([self.land(part, self.settings.start, False).reward for part in drawn.split(TOGETHER)])
         best = rewards.double().argsort(descending=True, stable=True)[: len(x)]
-        return torch.cat(starts)[best.to(x.device)]
+        return drawn[best.to(x.device)]
 
     def spread(self, x: Latents, clean: Latents) -> Latents:
         """`scatter` around a clean part that is known."""
