@@ -44,7 +44,7 @@ _STUDIED = SearchSettings(
     preserve=8.0,
     focus=0.95,
     jitters=2,
-    undo=0.02,
+    undo=0.01,
 )
 EFFORTS: Mapping[str, SearchSettings] = {
     "fast": _STUDIED.but(particles=4, steps=5, corrections=2),

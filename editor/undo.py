@@ -22,17 +22,23 @@ SHARES = (0, 1 / 64, 1 / 32, 1 / 16, 3 / 32, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2,
 """Of the changed places, in the order of what they are worth: those that are tried to keep, before their neighbours."""
 GRID = 16
 """Places a side over which worth is smoothed, for latents of any size."""
+ALIKE = 0.35
+"""Changes this near to one another, as a share of their root mean square, are worth about the same."""
+COMPARED = 1024
+"""Places that are compared with all others at once."""
 
 
 @torch.no_grad()
 def least_change(score: Score, edit: Latents, source: Latents, give_up: float, batch: int = POINTS) -> Latents:
     """The edit (1, C, h, w) in as few places as keep all but a share `give_up` in [0, 1] of its gain in reward.
 
-    Everywhere else it has the source's latents (1, C, h, w). Places go with their neighbours, since an edge that is
-    changed on one side alone is no edge. Looks at POINTS + len(SHARES) images, at most `batch` at once, POINTS of them
-    with gradients. Raises EditError on rewards or gradients that are not finite.
+    Everywhere else it has the source's latents (1, C, h, w). Places go with those that change alike, since a face that
+    is blue but for one corner is spoilt, and with their neighbours, since an edge that is changed on one side alone is
+    no edge. Looks at POINTS + len(SHARES) images, at most `batch` at once, POINTS of them with gradients. Raises
+    EditError on rewards or gradients that are not finite.
     """
-    order = worth(score, edit, source, batch).flatten().argsort(descending=True, stable=True)
+    value = alike(worth(score, edit, source, batch), (edit - source)[0])
+    order = value.flatten().argsort(descending=True, stable=True)
     changed = int((edit != source).any(1).sum())
     kept = torch.zeros(len(SHARES), 1, *edit.shape[2:], device=edit.device)
     for row, share in zip(kept.flatten(1), SHARES, strict=True):
@@ -62,3 +68,20 @@ def worth(score: Score, edit: Latents, source: Latents, batch: int = POINTS) -> 
     reach = max(1, value.shape[-1] // GRID)
     smooth = F.avg_pool2d(value[None, None], 2 * reach + 1, stride=1, padding=reach, count_include_pad=False)[0, 0]
     return torch.where((change[0] != 0).any(0), smooth, -torch.inf)
+
+
+def alike(value: Float[Tensor, "h w"], change: Float[Tensor, "C h w"]) -> Float[Tensor, "h w"]:
+    """What places are worth, shared among those that change alike: a mean weighed by a Gaussian of their difference.
+
+    Places that did not change, of worth -inf, stay what they are.
+    """
+    moved = value > -torch.inf
+    if not moved.any():
+        return value
+    changes, worths = change[:, moved].T, value[moved]
+    nearness = -1 / (2 * ALIKE**2 * changes.square().sum(1).mean())
+    shared = value.clone()
+    shared[moved] = torch.cat(
+        [(torch.cdist(part, changes).square() * nearness).softmax(1) @ worths for part in changes.split(COMPARED)]
+    )
+    return shared

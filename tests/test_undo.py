@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from editor.types import EditError, Scored
-from editor.undo import SHARES, least_change, worth
+from editor.undo import SHARES, alike, least_change, worth
 
 SIDE = 16
 
@@ -12,7 +12,7 @@ SIDE = 16
 @pytest.fixture
 def pair():
     g = torch.Generator().manual_seed(0)
-    return torch.randn(2, 3, SIDE, SIDE, generator=g, dtype=torch.float64).split(1)
+    return torch.randn(2, 12, SIDE, SIDE, generator=g, dtype=torch.float64).split(1)
 
 
 def rewarded(places, target):
@@ -84,3 +84,24 @@ def test_broken_rewards_stop_it(pair):
     edit, source = pair
     with pytest.raises(EditError, match="not a finite number"):
         least_change(lambda y: Scored(y.sum((1, 2, 3)) * torch.nan), edit, source, 0.02)
+
+
+def test_places_that_change_alike_are_worth_alike_however_far_apart():
+    change, value = torch.zeros(2, 4, 4), torch.zeros(4, 4)
+    change[0], change[1, :, 2:] = 1.0, 3.0
+    value[0, 0], value[0, 3], value[3, 3] = 8.0, -1.0, -torch.inf
+    shared = alike(value, change)
+    torch.testing.assert_close(shared[:, :2], torch.ones(4, 2), atol=1e-3, rtol=0)
+    torch.testing.assert_close(shared[0, 2], torch.tensor(-1 / 7), atol=5e-3, rtol=0)
+    assert shared[3, 3] == -torch.inf
+    assert torch.equal(alike(torch.full((4, 4), -torch.inf), change), torch.full((4, 4), -torch.inf))
+
+
+def test_a_part_that_earned_nothing_itself_stays_with_what_changed_as_it_did():
+    source, edit = torch.zeros(1, 3, SIDE, SIDE), torch.zeros(1, 3, SIDE, SIDE)
+    edit[:, 0, 4:12, 4:12], edit[:, 1, 0] = 2.0, 2.0
+    places = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+    places[6:12, 4:12] = True
+    found = least_change(rewarded(places, edit), edit, source, give_up=0.01)
+    assert torch.equal(found[:, 0], edit[:, 0])
+    assert torch.equal(found[:, 1], source[:, 1])
