@@ -75,8 +75,9 @@ def over_latents_of(start: AutoencoderTiny) -> AutoencoderTiny:
     vae.register_to_config(shift_factor=start.config.shift_factor, scaling_factor=start.config.scaling_factor)
     vae.encoder.load_state_dict(start.encoder.state_dict())
     vae.encoder.requires_grad_(False)
-    if tuple(start.config.num_decoder_blocks) == tuple(vae.config.num_decoder_blocks):
-        vae.decoder.load_state_dict(start.decoder.state_dict())
+    own, made = start.decoder.state_dict(), vae.decoder.state_dict()
+    if {name: value.shape for name, value in own.items()} == {name: value.shape for name, value in made.items()}:
+        vae.decoder.load_state_dict(own)
     return vae
 
 
