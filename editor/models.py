@@ -225,15 +225,20 @@ def load_profile(name: str, folder: Path = ASSETS, vlm: str | None = None, hub: 
     """
     profile = chosen(name, vlm)
     if not profile.repos:
-        place = Place(folder / profile.flow, folder / profile.vlm)
-        for part in (place.flow, place.vlm):
-            if not part.is_dir():
-                raise EditError(f"The models of the profile {name} are not in {part}: fetch the repository again.")
-        return Models(profile, place, Hardware(dtype=half_or_single()))
+        return Models(profile, bundled(profile, folder), Hardware(dtype=half_or_single()))
     hardware = gpus(profile)
     place = placed(profile, folders(profile, hub or Hub()))
     print(f"{profile.name} on {hardware}.", file=sys.stderr)
     return Models(profile, place, hardware)
+
+
+def bundled(profile: Profile, folder: Path = ASSETS) -> Place:
+    """Where the models of a profile lie that come with the repository. Raises EditError where they are not there."""
+    place = Place(folder / profile.flow, folder / profile.vlm)
+    for part in (place.flow, place.vlm):
+        if not part.is_dir():
+            raise EditError(f"The models of the profile {profile.name} are not in {part}: fetch the repository again.")
+    return place
 
 
 def placed(profile: Profile, found: dict[str, Path]) -> Place:

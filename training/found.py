@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from torch.nn import functional as F
 from editor import images
 from editor.adapters import LatentCodec
 from editor.engine import EFFORTS, Editor
-from editor.models import Hardware, Models, load_profile
+from editor.models import Hardware, Models, bundled
 from editor.profiles import PROFILES
 from editor.runtime import prepare
 from editor.types import EditRequest
@@ -33,10 +34,11 @@ from training.clocks import Clock
 from training.finds import FOLDER, TIMELESS, Found, save
 from training.world import TRAIN, Request
 
-SURE, LOST = 0.35, 0.5
-"""Error of the nearest hands, as a share: below, their time is the picture's; above, it shows none."""
+SURE, LOST, WRECKED = 0.35, 0.5, 0.7
+"""Error of the nearest hands, as a share: below the first, their time is the picture's; above the next, none is."""
 NEAR = 10
-"""Minutes: bent hands this near to the time that was asked for may show it to a person, so nothing is said of them."""
+"""Minutes: bent hands this near to the time that was asked for may show it to a person, so nothing is said of them,
+unless they are wrecked with no second hand to blame, which searches draw where they like."""
 COPIES = 6
 """Look-aheads of each clock."""
 
@@ -51,7 +53,7 @@ class Dial:
         self.inside = (side[None] - clock.x).square() + (side[:, None] - clock.y).square() < clock.dial**2
         bare = replace(clock, hour_hand=(0.01, 0.01), minute_hand=(0.01, 0.01), tail=0.0)
         self.bare = images.to_unit(clocks.render(bare))
-        self.seen_bare = codec.render(codec.encode(self.bare))
+        self.seen_bare = codec.render(codec.encode(self.bare.to(codec.vae.device))).cpu()
 
     def hands(self, minutes: int) -> Tensor:
         """What the hands change in the dial's pixels (P, 3), at so many minutes since twelve."""
@@ -84,8 +86,9 @@ class Dial:
 def label(dial: Dial, picture: Tensor, asked: int) -> Found | None:
     """What a picture of the dial's clock shows; None where that is open to doubt."""
     minutes, error = dial.read(picture)
-    doubtful = SURE < error < LOST or (error >= LOST and asked != TIMELESS and _apart(minutes, asked) <= NEAR)
-    if doubtful:
+    near = asked != TIMELESS and _apart(minutes, asked) <= NEAR
+    lost = (WRECKED if not dial.clock.second_hand else math.inf) if near else LOST
+    if SURE < error < lost:
         return None
     pixels = np.asarray(images.to_pil(picture[None]))
     return Found(pixels, dial.clock.seed, minutes if error <= SURE else TIMELESS, asked)
@@ -99,12 +102,13 @@ def _apart(a: int, b: int) -> int:
 @torch.no_grad()
 def look_aheads(editor: Editor, clock: Clock, generator: torch.Generator) -> Tensor:
     """COPIES images (COPIES, 3, 128, 128) of where the noised latent of a clock lands, from times over [0.35, 0.95]."""
-    latent = editor.models.codec.encode(images.to_unit(clocks.render(clock)))
+    device = editor.models.hardware.device
+    latent = editor.models.codec.encode(images.to_unit(clocks.render(clock)).to(device))
     flow = editor.models.condition(language.caption(clock))
-    times = 0.35 + 0.6 * torch.rand(COPIES, generator=generator)
-    share = times[:, None, None, None]
-    noised = (1 - share) * torch.randn(COPIES, *latent.shape[1:], generator=generator) + share * latent
-    return editor.models.codec.decode(flow(noised, times, torch.ones(COPIES)))
+    times = (0.35 + 0.6 * torch.rand(COPIES, generator=generator)).to(device)
+    noise = torch.randn(COPIES, *latent.shape[1:], generator=generator).to(latent)
+    noised = torch.lerp(noise, latent, times[:, None, None, None])
+    return editor.models.codec.decode(flow(noised, times, torch.ones_like(times))).cpu()
 
 
 def attack(editor: Editor, clock: Clock, wanted: Request, seed: int) -> Iterator[Tensor]:
@@ -130,7 +134,7 @@ if __name__ == "__main__":
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     arguments = parser.parse_args()
     prepare(arguments.threads)
-    own = load_profile("studio").place
+    own = bundled(PROFILES["studio"])
     place = replace(own, flow=arguments.flow or own.flow, vlm=arguments.vlm or own.vlm)
     hardware = Hardware(torch.device(arguments.device))
     studio = Editor(Models(replace(PROFILES["studio"], least_psnr=0.0), place, hardware))

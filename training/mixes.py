@@ -1,8 +1,8 @@
 """Clocks with parts that no colour's name fits: a search that chases "red" otherwise stops at orange, or at half a rim.
 
 The named clocks of `training.clocks` have colours within a few steps of their names, each all over its part; nothing
-there says how far a name reaches. Half of these have colours on the way from one name to another, half have parts in
-patches of two colours.
+there says how far a name reaches. Half of these have colours on the way from one name to another, a quarter have parts
+in patches of two colours, and a quarter are in patches of two shapes or two kinds of marks: half a square is no square.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import numpy as np
 from PIL import Image
 
 from training import clocks
-from training.clocks import COLOURS, PARTS, Clock, legible
+from training.clocks import COLOURS, MARKS, PARTS, SHAPES, Clock, legible
 
 CLEAR = 0.35
 """A colour has the nearest name while that is at most this share of the way to the next nearest."""
 WHOLE = 0.1
 """A part has the name of its larger patches while the others take at most this share of it."""
+FORMS = {"shape": SHAPES, "marks": MARKS}
+"""What else than colours may be in patches."""
 
 
 @dataclass(frozen=True)
@@ -64,36 +66,70 @@ def drawn(clock: Clock, part: str) -> tuple[float, ...]:
     return tuple(c + d for c, d in zip(COLOURS[getattr(clock, part)], clock.tint[PARTS.index(part)], strict=True))
 
 
-def runner_up(clock: Clock, part: str) -> str:
-    """The name that comes next for a part: of the patches in it, or the next nearest to its colour."""
-    own = getattr(clock, part)
-    if isinstance(clock, Mixed) and clock.other is not None and getattr(clock.other, part) != own:
-        return getattr(clock.other, part)
-    return next(name for name in nearest(drawn(clock, part)) if name != own)
+def runner_up(clock: Clock, attribute: str) -> str | None:
+    """What that comes next: of its patches, or the next nearest name of a colour; None where there is none."""
+    own = getattr(clock, attribute, None)
+    if isinstance(clock, Mixed) and clock.other is not None and getattr(clock.other, attribute, None) != own:
+        return str(getattr(clock.other, attribute))
+    if attribute not in PARTS:
+        return None
+    return next(name for name in nearest(drawn(clock, attribute)) if name != own)
 
 
-def clear(clock: Clock, part: str) -> bool:
-    """Whether a name fits a part's colour."""
-    return not (isinstance(clock, Mixed) and part in clock.unclear)
+def clear(clock: Clock, attribute: str) -> bool:
+    """Whether a name fits a part's colour, the shape or the marks."""
+    return not (isinstance(clock, Mixed) and attribute in clock.unclear)
 
 
 def mixed(clock: Clock) -> Mixed:
-    """The clock with one part or two in mixed colours: even seeds in patches, odd ones all over."""
+    """The clock with colours mixed all over (odd seeds) or in patches (half of the even ones), or with mixed forms."""
     rng = Random(f"mixed {clock.seed}")
-    own = {field.name: getattr(clock, field.name) for field in fields(Clock)}
+    kind = (_patched_colours, _blended, _patched_form, _blended)[clock.seed % 4]
     while True:
-        parts = rng.sample(PARTS, rng.randint(1, 2))
-        names = [rng.choice([name for name in COLOURS if name != getattr(clock, part)]) for part in parts]
-        if clock.seed % 2 == 0:
-            other, share = replace(clock, **dict(zip(parts, names, strict=True))), rng.uniform(0.0, 0.5)
-            found = Mixed(**own, unclear=(), other=other, share=share)
-            found = replace(found, unclear=tuple(part for part in parts if _taken(found, part) > WHOLE))
-        else:
-            other, found = clock, Mixed(**own, unclear=(), other=None, share=0.0)
-            for part, name in zip(parts, names, strict=True):
-                found = _between(found, part, COLOURS[name], rng.uniform(0.1, 0.5))
-        if all(legible(c.rim, c.face, c.hands, c.background) for c in (other, found)):
+        found = kind(clock, rng)
+        if all(legible(c.rim, c.face, c.hands, c.background) for c in (found.other or found, found)):
             return found
+
+
+def _mix(clock: Clock, other: Clock | None, share: float) -> Mixed:
+    own = {field.name: getattr(clock, field.name) for field in fields(Clock)}
+    return Mixed(**own, unclear=(), other=other, share=share)
+
+
+def _other_colours(clock: Clock, rng: Random) -> dict[str, str]:
+    """One part or two with other names."""
+    parts = rng.sample(PARTS, rng.randint(1, 2))
+    return {part: rng.choice([name for name in COLOURS if name != getattr(clock, part)]) for part in parts}
+
+
+def _patched_colours(clock: Clock, rng: Random) -> Mixed:
+    names = _other_colours(clock, rng)
+    found = _mix(clock, replace(clock, **names), rng.uniform(0.0, 0.5))
+    return replace(found, unclear=tuple(part for part in names if _taken(found, part) > WHOLE))
+
+
+def _blended(clock: Clock, rng: Random) -> Mixed:
+    found = _mix(clock, None, 0.0)
+    for part, name in _other_colours(clock, rng).items():
+        found = _between(found, part, COLOURS[name], rng.uniform(0.1, 0.5))
+    return found
+
+
+def _patched_form(clock: Clock, rng: Random) -> Mixed:
+    form = rng.choice(tuple(FORMS))
+    other = replace(clock, **{form: rng.choice([value for value in FORMS[form] if value != getattr(clock, form)])})
+    found, taken = _mix(clock, other, rng.uniform(0.0, 0.6)), 1.0
+    while taken > 0.5:
+        found = replace(found, share=0.9 * found.share)
+        taken = _differing(found)
+    return replace(found, unclear=(form,) if taken > WHOLE else ())
+
+
+def _differing(clock: Mixed, side: int = 32) -> float:
+    """The share that patches take of all that tells the clock from the other one."""
+    pair = [np.asarray(clocks.render(replace(c, grain=0.0), side), np.float32) for c in (clock, clock.other or clock)]
+    change = np.abs(pair[0] - pair[1]).sum(-1)
+    return float((patches(clock.share, Random(f"patches {clock.seed}"), side) * change).sum() / change.sum())
 
 
 def _taken(clock: Mixed, part: str) -> float:

@@ -25,7 +25,7 @@ from training import clock_language as language
 from training import clocks
 from training.asked import Asked, lay_out, likelihoods, likelihoods_and_truths, nats
 from training.attack import attacked
-from training.clocks import PARTS, Clock
+from training.clocks import Clock
 from training.harness import Length, Run, half_precision, optimizers
 from training.mixes import clear, runner_up
 from training.pictures import Source, spoil, to_images
@@ -33,7 +33,7 @@ from training.see import Pictured, Sight, see_loss
 from training.world import TRAIN
 
 NONE = "none"
-"""The time of a picture that shows none, and the colour of a part that no name fits."""
+"""The time of a picture that shows none; the colour of a part, the shape or the marks where no name fits."""
 SEEING = 0.3
 """Weight of the first stage's loss beside the answers': the tower stays as sharp as it was."""
 
@@ -51,14 +51,13 @@ def corpus(count: int = 6000) -> Iterator[str]:
 def firm(clock: Clock, attribute: str, rng: Random) -> Question:
     """A yes/no question, mostly in the words of a plan's checks or in those that ask what must stay.
 
-    Of mixed colours no name is true; of others the next nearest is asked for more often than the rest.
+    Of mixed colours, shapes or marks no name is true; of others the next nearest is asked for more often than the rest.
     """
     true = rng.random() < 0.5
     meant = clock if true else language.another(clock, attribute, rng)
-    if attribute in PARTS:
-        if not true and rng.random() < 0.3:
-            meant = replace(clock, **{attribute: runner_up(clock, attribute)})
-        true = true and clear(clock, attribute)
+    if not true and rng.random() < 0.3 and (near := runner_up(clock, attribute)):
+        meant = replace(clock, **{attribute: near})
+    true = true and clear(clock, attribute)
     asked = language.ask_if(meant, attribute)
     kept = next(text for text in asked if text.startswith("Does the picture show"))
     words = (asked[0], kept, rng.choice(asked))
@@ -68,8 +67,7 @@ def firm(clock: Clock, attribute: str, rng: Random) -> Question:
 def free(clock: Clock, attribute: str, rng: Random) -> Question:
     """An open question, mostly in a plan's words."""
     forms = language.open_questions(attribute)
-    named = attribute not in PARTS or clear(clock, attribute)
-    answer = language.value(clock, attribute) if named else NONE
+    answer = language.value(clock, attribute) if clear(clock, attribute) else NONE
     return Question(forms[0] if rng.random() < 0.7 else rng.choice(forms), answer)
 
 
