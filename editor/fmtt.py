@@ -9,7 +9,7 @@ chi_t grad r_t, and keeps the best instead of the weighted: it finds, and claims
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from statistics import fmean
 
@@ -28,7 +28,7 @@ from editor.particles import (
     where,
 )
 from editor.run import Run
-from editor.schedules import Tilt, itinerary, time_grid
+from editor.schedules import Tilt, Visit, itinerary, time_grid
 from editor.types import EditError, FlowMap, Latents, Score, SearchSettings, Step
 
 GOLDEN = 0.6180339887498949
@@ -43,10 +43,20 @@ def search(flow: FlowMap, score: Score, x: Latents, settings: SearchSettings) ->
     """Search for clean latents of high reward, from particles x (N, ...) at t0 = settings.start.
 
     At each visit: look ahead, score, yield a Step; clone the best; move at fixed t; go on along the flow. The last
-    Step is at t = 1, where the look-ahead is x itself. Raises EditError on rewards that are not finite.
+    Step is at t = 1, where the look-ahead is x itself. Where no particle meets there what was asked for, it begins
+    anew with other noise, settings.searches times in all. Raises EditError on rewards that are not finite.
     """
-    run = Run.of(flow, score, x, settings)
-    visits = itinerary(settings)
+    run, visits = Run.of(flow, score, x, settings), itinerary(settings)
+    for begun in range(settings.searches):
+        for step in _climb(run, x, visits, begun * len(visits)):
+            yield step
+        if step.scored.met is None or step.scored.met.any():
+            return
+
+
+def _climb(run: Run, x: Latents, visits: Sequence[Visit], first: int) -> Iterator[Step]:
+    """One search from particles x at t0 to t = 1; its Steps count from `first`."""
+    settings = run.settings
     ancestry = parents = identity = torch.arange(len(x))
     pace, before = torch.ones(len(x)), None
     x = run.draw(x)
@@ -54,7 +64,7 @@ def search(flow: FlowMap, score: Score, x: Latents, settings: SearchSettings) ->
         now = run.land(x, visit.t, visit.guided and settings.guidance > 0)
         if before is not None:
             now, pace = _reconsider(run, now, before, pace)
-        yield run.step(index, len(visits) - 1, visit.t, now, ancestry, parents)
+        yield run.step(first + index, first + len(visits) - 1, visit.t, now, ancestry, parents)
         parents = best_cloned(now.reward, settings.keep) if visit.select else identity
         run.resamplings += visit.select
         now, ancestry, pace = now.clones(parents), ancestry[parents], pace[parents]

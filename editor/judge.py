@@ -27,12 +27,18 @@ if TYPE_CHECKING:
     from editor.adapters import LatentCodec
 
 
+MET = 0.5
+"""Probability beyond which a check counts as met."""
+
+
 class Opinion(NamedTuple):
     """What the judge says of one image."""
 
     reward: float
     checks: tuple[float, ...]
     """Probability of each check in [0, 1]: the plan's, then those of what must stay."""
+    met: bool
+    """Whether those of the plan are met: then no change is needed."""
 
 
 @dataclass
@@ -49,6 +55,8 @@ class Judge:
     mask: Tensor | None
     """(1, 1, h, w) in [0, 1], 1 where the edit may act; None for everywhere."""
     calls: Calls
+    wanted: int
+    """How many of the checks come first and ask for what the plan wants; the others ask for what must stay."""
     focus: Focus | None = None
     """Where the checks look, at the model's size; None where a mask or the settings leave it out."""
     decodes: int = 0
@@ -71,7 +79,7 @@ class Judge:
             within, weight = looked.touched, 1 - settings.focus * looked.free
         small = None if within is None else F.interpolate(within, size=latents.shape[-2:], mode="area")
         held = Preserve(before, weight=weight)
-        judge = cls(models.codec, asked, held, settings.preserve, latents, small, calls, looked)
+        judge = cls(models.codec, asked, held, settings.preserve, latents, small, calls, len(plan.checks), looked)
         judge.source = judge._opinion(before)
         return judge
 
@@ -97,9 +105,10 @@ class Judge:
 
     def _checked(self, decoded: Images) -> Scored:
         found = self.checks.evaluate(decoded)
-        return Scored(found.reward.to(decoded.device), decoded.detach(), found.probabilities)
+        met = found.probabilities[:, : self.wanted].min(1).values > MET
+        return Scored(found.reward.to(decoded.device), decoded.detach(), found.probabilities, met)
 
     @torch.no_grad()
     def _opinion(self, image: Images) -> Opinion:
         scored = self._scored(image)
-        return Opinion(float(scored.reward[0]), tuple(scored.checks[0].tolist()))
+        return Opinion(float(scored.reward[0]), tuple(scored.checks[0].tolist()), bool(scored.met[0]))

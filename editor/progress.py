@@ -14,9 +14,6 @@ from editor.judge import Judge
 from editor.types import Candidate, CheckResult, Cost, EditRequest, EditUpdate, Images, Latents, Scored, Step
 from editor.undo import least_change
 
-MET = 0.5
-"""Probability from which on a check counts as met: where the source meets all, no change is needed."""
-
 
 @dataclass(frozen=True)
 class Inverted:
@@ -89,8 +86,8 @@ class Progress:
 
         All of it, where the source meets every check of the plan already.
         """
-        source, asked = self.inverted.latents, self.judge.source.checks[: len(self.update.plan.checks)]
-        if min(asked) >= MET:
+        source = self.inverted.latents
+        if self.judge.source.met:
             latents = source
         else:
             edit = self.judge.within(self.latents)

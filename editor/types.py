@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
@@ -40,6 +40,8 @@ class Scored(NamedTuple):
     """The decoded images that were judged, detached, for the preview; None for oracles."""
     checks: Float[Tensor, "batch checks"] | None = None
     """Probability that each check holds, in [0, 1], detached, for display."""
+    met: Bool[Tensor, " batch"] | None = None
+    """Whether all that was asked for is likelier met than not; None where nothing can tell."""
 
 
 Score = Callable[[Latents], Scored]
@@ -78,6 +80,8 @@ class SearchSettings:
     """Share rho in [0, 1] of its noise that each particle but the first renews at the start; sampling: all or none."""
     draws: int = 1
     """Starts that the search draws for each particle, to begin with those that look best."""
+    searches: int = 1
+    """How often the search may begin anew while no candidate at its end meets what was asked for."""
     lookahead: str = "map"
     """'map' (the flow map in `lookahead_steps`), 'denoiser' or 'none'."""
     lookahead_steps: int = 1
@@ -145,7 +149,7 @@ class SearchSettings:
                     raise ValueError(f"{name} must {wanted}, not {value!r}.")
 
         counts = "be a whole number from {} to 4096"
-        refuse("particles steps keep lookahead_steps draws", counts.format(1), lambda v: v in range(1, 4097))
+        refuse("particles steps keep lookahead_steps draws searches", counts.format(1), lambda v: v in range(1, 4097))
         refuse("corrections selections", counts.format(0), lambda v: v in range(4097))
         refuse("jitters", "be a whole number from 0 to 16", lambda v: v in range(17))
         refuse("strength ramp", "be above 0 and at most 1", lambda v: 0 < v <= 1)

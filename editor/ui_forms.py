@@ -19,8 +19,8 @@ Form = dict[str, Any]
 """Values of the page's fields by the names of their components."""
 
 CONTROLS = (
-    "strength", "method", "lookahead", "particles", "steps", "lookahead_steps", "corrections", "draws", "renoise",
-    "noise", "guidance", "guided", "preserve", "focus", "jitters", "undo",
+    "strength", "method", "lookahead", "particles", "steps", "lookahead_steps", "corrections", "draws", "searches",
+    "renoise", "noise", "guidance", "guided", "preserve", "focus", "jitters", "undo",
 )  # fmt: skip
 """The settings that have a control of their own on the page."""
 PLAN = ("table", "caption", "keep", "planned")

@@ -80,7 +80,7 @@ def test_changes_that_earned_nothing_are_undone_at_the_end_unless_the_run_was_st
 
 
 def test_nothing_changes_where_the_source_passes_every_check(tiny_editor, monkeypatch):
-    monkeypatch.setattr("editor.progress.MET", 0.0)
+    monkeypatch.setattr("editor.judge.MET", 0.0)
     *_, last = tiny_editor.edit(request(settings=SETTINGS.but(undo=0.02)))
     assert last.changed == 0.0
     assert last.best.tobytes() == picture().tobytes()

@@ -48,6 +48,36 @@ def test_a_search_begins_with_the_best_of_its_draws():
     assert still.nfe == one.nfe - 1, "without noise all draws are the source"
 
 
+def test_a_search_begins_anew_while_nothing_meets_what_was_asked_for():
+    flow, score, _, _ = world(16)
+    settings = SearchSettings(particles=3, steps=2, corrections=1, searches=3)
+    x = source(flow, settings, 16)
+
+    def run(bar):
+        def judged(y):
+            found = score(y)
+            return found._replace(met=found.reward > bar)
+
+        return list(search(flow, judged, x, settings))
+
+    once = list(search(flow, score, x, settings))
+    visits = len(once)
+    never, always = run(torch.inf), run(-torch.inf)
+    assert [s.index for s in never] == list(range(3 * visits))
+    assert [s.total for s in never] == [visits - 1] * visits + [2 * visits - 1] * visits + [3 * visits - 1] * visits
+    assert [s.t for s in never] == 3 * [s.t for s in once]
+    assert never[-1].nfe == 3 * once[-1].nfe
+    for index in (0, visits, 2 * visits):
+        assert torch.equal(never[index].x[0], x[0])
+    assert not torch.equal(never[0].x[1], never[visits].x[1])
+    for steps in (once, always):
+        assert len(steps) == visits
+        assert torch.equal(steps[-1].x, never[visits - 1].x)
+    ends = [float(never[index].scored.reward.max()) for index in (visits - 1, 2 * visits - 1, 3 * visits - 1)]
+    second = run((ends[0] + ends[1]) / 2 if ends[1] > ends[0] else min(ends) - 1)
+    assert len(second) == (2 if ends[1] > ends[0] else 1) * visits
+
+
 def test_the_same_seed_gives_the_same_particles_whatever_their_number():
     flow, score, _, _ = world(16)
     settings = SearchSettings(particles=3, keep=3, spread=2.0, temperature=0.5, corrections=2)
