@@ -36,20 +36,18 @@ from rewards.vlm import Calls
 _STUDIED = SearchSettings(
     strength=0.75,
     renoise=1.0,
-    draws=16,
-    lookahead_steps=2,
+    draws=24,
     noise=3.0,
     guidance=0.8,
-    guided=0.6,
+    guided=0.4,
     preserve=8.0,
     focus=0.95,
-    jitters=2,
     undo=0.01,
 )
 EFFORTS: Mapping[str, SearchSettings] = {
     "fast": _STUDIED.but(particles=4, steps=5, corrections=2),
-    "balanced": _STUDIED.but(particles=6, steps=8, corrections=3),
-    "thorough": _STUDIED.but(particles=8, steps=10, corrections=4),
+    "balanced": _STUDIED.but(particles=6, steps=8, corrections=3, searches=2),
+    "thorough": _STUDIED.but(particles=8, steps=10, corrections=4, searches=3),
 }
 """Presets of the page and the command line, by name."""
 INVERSION_STEPS = 8

@@ -20,6 +20,10 @@ SHIFT, SCALE, NOISE = 0.02, 0.03, 0.02
 MAX_JITTERS = 16
 LIMIT = 8.0
 """Log-odds beyond which a check is sure enough: sigmoid(8) = 0.9997."""
+SAID = 0.5
+"""Log-odds beyond which an open answer is: it is then likelier than all others together. How far it goes beyond tells
+how exactly the VLM reads a picture rather than how well that shows what was asked for; yes or no tells that.
+"""
 
 
 class Limit(NamedTuple):
@@ -43,7 +47,7 @@ class CheckReward:
     """Weighted mean over checks of the log-odds that the answer is the expected one; a `Reward`.
 
     For yes/no checks these are the signed log-odds of the next token, for open questions those of
-    the whole answer, log p / (1 - p), which from far away is its log-likelihood. Each passes
+    the whole answer, log p / (1 - p), which from far away is its log-likelihood; they count up to SAID. Each passes
     through `softened` first, so that no single check outweighs the rest.
 
     With `jitters` J > 0 the log-odds are averaged over the image and J copies of it, slightly moved,
@@ -76,8 +80,9 @@ class CheckReward:
 
     def evaluate(self, images: Images) -> CheckScores:
         """Reward and probabilities of `images` (B, 3, H, W) in [0, 1] together."""
-        log_odds = self.log_odds(images).to(images.device)
-        return CheckScores(softened(log_odds) @ self._weight.to(log_odds), log_odds.detach().sigmoid())
+        log_odds = self.log_odds(images)
+        worth = softened(torch.where(self._open, log_odds.clamp(max=SAID), log_odds)).to(images.device)
+        return CheckScores(worth @ self._weight.to(worth), log_odds.detach().sigmoid().to(images.device))
 
     def log_odds(self, images: Images) -> Float[Tensor, "batch checks"]:
         """Log-odds that each check holds, averaged over the jittered copies; not softened."""

@@ -10,7 +10,17 @@ import pytest
 import torch
 
 from rewards.base import Check, Plan
-from rewards.checks import LIMIT, MAX_JITTERS, CheckReward, Limit, from_log_probability, jittered, softened
+from rewards.checks import (
+    LIMIT,
+    MAX_JITTERS,
+    SAID,
+    CheckReward,
+    CheckScores,
+    Limit,
+    from_log_probability,
+    jittered,
+    softened,
+)
 from rewards.focus import Focus, focus
 from rewards.preserve import Preserve, outside
 from rewards.vlm import VLM, Calls
@@ -42,6 +52,18 @@ def test_the_reward_is_the_weighted_mean_of_signed_softened_log_odds(vlm: VLM, i
     torch.testing.assert_close(said.reward, expected, atol=1e-4, rtol=1e-4)
     probabilities = torch.stack([yes_no[:, 0].sigmoid(), 1 - yes_no[:, 1].sigmoid(), log_p.exp()], 1)
     torch.testing.assert_close(said.probabilities, probabilities, atol=1e-5, rtol=1e-4)
+
+
+def test_an_open_answer_counts_until_it_is_likelier_than_all_others(vlm, images, monkeypatch) -> None:
+    reward = CheckReward(vlm, CHECKS)
+
+    def told(log_odds: float) -> CheckScores:
+        monkeypatch.setattr(reward, "log_odds", lambda x: torch.tensor([0.5, 0.5, log_odds]).expand(len(x), 3))
+        return reward.evaluate(images)
+
+    assert (told(-1.0).reward < told(SAID).reward).all()
+    torch.testing.assert_close(told(SAID).reward, told(6.0).reward)
+    torch.testing.assert_close(told(6.0).probabilities[:, 2], torch.tensor(6.0).sigmoid().expand(3))
 
 
 @pytest.mark.parametrize("jitters", [0, 2])
