@@ -46,8 +46,8 @@ _STUDIED = SearchSettings(
 )
 EFFORTS: Mapping[str, SearchSettings] = {
     "fast": _STUDIED.but(particles=4, steps=5, corrections=2),
-    "balanced": _STUDIED.but(particles=6, steps=8, corrections=3, searches=2),
-    "thorough": _STUDIED.but(particles=8, steps=10, corrections=4, searches=3),
+    "balanced": _STUDIED.but(particles=6, steps=8, corrections=3, searches=3),
+    "thorough": _STUDIED.but(particles=8, steps=10, corrections=4, searches=4),
 }
 """Presets of the page and the command line, by name."""
 INVERSION_STEPS = 8
