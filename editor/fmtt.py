@@ -48,15 +48,15 @@ def search(flow: FlowMap, score: Score, x: Latents, settings: SearchSettings) ->
     """
     run, visits = Run.of(flow, score, x, settings), itinerary(settings)
     for begun in range(settings.searches):
-        for step in _climb(run, x, visits, begun * len(visits)):
+        for step in _climb(run, x, visits, begun):
             yield step
         if step.scored.met is None or step.scored.met.any():
             return
 
 
-def _climb(run: Run, x: Latents, visits: Sequence[Visit], first: int) -> Iterator[Step]:
-    """One search from particles x at t0 to t = 1; its Steps count from `first`."""
-    settings = run.settings
+def _climb(run: Run, x: Latents, visits: Sequence[Visit], before: int) -> Iterator[Step]:
+    """One search from particles x at t0 to t = 1, after so many others."""
+    settings, first, report = run.settings, before * len(visits), {"searches": before + 1.0}
     ancestry = parents = identity = torch.arange(len(x))
     pace, before = torch.ones(len(x)), None
     x = run.draw(x)
@@ -64,7 +64,7 @@ def _climb(run: Run, x: Latents, visits: Sequence[Visit], first: int) -> Iterato
         now = run.land(x, visit.t, visit.guided and settings.guidance > 0)
         if before is not None:
             now, pace = _reconsider(run, now, before, pace)
-        yield run.step(first + index, first + len(visits) - 1, visit.t, now, ancestry, parents)
+        yield run.step(first + index, first + len(visits) - 1, visit.t, now, ancestry, parents, report)
         parents = best_cloned(now.reward, settings.keep) if visit.select else identity
         run.resamplings += visit.select
         now, ancestry, pace = now.clones(parents), ancestry[parents], pace[parents]

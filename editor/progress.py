@@ -73,8 +73,8 @@ class Progress:
             self.best, self.latents = self.finals[top], step.lookahead[top : top + 1]
         rewards = tuple(candidate.score for candidate in self.finals)
         self.update = replace(
-            self.update, stage="search", message=f"Step {step.index} of {step.total}", step=step.index,
-            steps=step.total, t=step.t, previews=tuple(images.to_pil(image) for image in step.scored.images),
+            self.update, stage="search", message=told(step), step=step.index, steps=step.total,
+            t=step.t, previews=tuple(images.to_pil(image) for image in step.scored.images),
             scores=rewards, history=(*self.update.history, rewards), parents=(*self.update.parents, step.parents),
             best_so_far=self.best, score=self.best.score, source_score=self.judge.source.reward,
             cost=self._cost(self.inverted.trip.nfe + step.nfe), diagnostics=step.diagnostics,
@@ -125,3 +125,10 @@ class Progress:
         """What was spent so far, with so many network evaluations."""
         seconds = time.monotonic() - self.started
         return Cost(nfe=nfe, decodes=2 + self.judge.decodes, vlm_calls=self.judge.calls.count, seconds=seconds)
+
+
+def told(step: Step) -> str:
+    """What a step is to the user; searches that begin anew are counted."""
+    search = step.diagnostics.get("searches", 1)
+    again = f", search {search:.0f}: no candidate met the checks before" if search > 1 else ""
+    return f"Step {step.index} of {step.total}{again}"

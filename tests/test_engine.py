@@ -87,6 +87,16 @@ def test_nothing_changes_where_the_source_passes_every_check(tiny_editor, monkey
     assert len(last.candidates) > 1, "what the search found can still be chosen"
 
 
+def test_a_search_that_begins_anew_says_so_and_keeps_the_best_of_all(tiny_editor, monkeypatch):
+    monkeypatch.setattr("editor.judge.MET", 1.0)
+    updates = list(tiny_editor.edit(request(settings=SETTINGS.but(searches=2))))
+    steps = [u for u in updates if u.stage == "search"]
+    half = len(steps) // 2
+    assert "search" not in steps[half - 1].message
+    assert steps[half].message == f"Step {half} of {2 * half - 1}, search 2: no candidate met the checks before"
+    assert updates[-1].score >= max(max(u.scores) for u in steps) - 1e-4
+
+
 def test_the_best_so_far_never_falls(tiny_editor):
     scores = [u.score for u in tiny_editor.edit(request()) if u.score is not None]
     assert all(b >= a for a, b in pairwise(scores))

@@ -66,6 +66,7 @@ def test_a_search_begins_anew_while_nothing_meets_what_was_asked_for():
     assert [s.index for s in never] == list(range(3 * visits))
     assert [s.total for s in never] == [visits - 1] * visits + [2 * visits - 1] * visits + [3 * visits - 1] * visits
     assert [s.t for s in never] == 3 * [s.t for s in once]
+    assert [s.diagnostics["searches"] for s in never] == [1] * visits + [2] * visits + [3] * visits
     assert never[-1].nfe == 3 * once[-1].nfe
     for index in (0, visits, 2 * visits):
         assert torch.equal(never[index].x[0], x[0])
