@@ -44,11 +44,13 @@ def search(flow: FlowMap, score: Score, x: Latents, settings: SearchSettings) ->
 
     At each visit: look ahead, score, yield a Step; clone the best; move at fixed t; go on along the flow. The last
     Step is at t = 1, where the look-ahead is x itself. Where no particle meets there what was asked for, it begins
-    anew with other noise, settings.searches times in all. Raises EditError on rewards that are not finite.
+    anew from the next best draws, settings.searches times in all. Raises EditError on rewards that are not finite.
     """
     run, visits = Run.of(flow, score, x, settings), itinerary(settings)
+    starts: list[Latents] = []
     for begun in range(settings.searches):
-        for step in _climb(run, x, visits, begun):
+        starts = starts or list(run.draw(x).split(len(x)))
+        for step in _climb(run, starts.pop(0), visits, begun):
             yield step
         if step.scored.met is None or step.scored.met.any():
             return
@@ -59,7 +61,6 @@ def _climb(run: Run, x: Latents, visits: Sequence[Visit], before: int) -> Iterat
     settings, first, report = run.settings, before * len(visits), {"searches": before + 1.0}
     ancestry = parents = identity = torch.arange(len(x))
     pace, before = torch.ones(len(x)), None
-    x = run.draw(x)
     for index, visit in enumerate(visits):
         now = run.land(x, visit.t, visit.guided and settings.guidance > 0)
         if before is not None:

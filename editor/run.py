@@ -75,7 +75,7 @@ class Run:
         return self.spread(x, self.clean(x))
 
     def draw(self, x: Latents) -> Latents:
-        """`scatter`, several times over: of `settings.draws` times N starts the N whose look-aheads score best.
+        """`scatter`, several times over: `settings.draws` times N starts, those first whose look-aheads score best.
 
         A look-ahead without a gradient costs a fraction of a guided step, and a start near what is asked for spares
         the search a long way.
@@ -87,7 +87,7 @@ class Run:
         starts += [self._renoised(x, clean) for _ in range(self.settings.draws - 1)]
         drawn = torch.cat(starts)
         rewards = torch.cat([self.land(part, self.settings.start, False).reward for part in drawn.split(TOGETHER)])
-        best = rewards.double().argsort(descending=True, stable=True)[: len(x)]
+        best = rewards.double().argsort(descending=True, stable=True)
         return drawn[best.to(x.device)]
 
     def spread(self, x: Latents, clean: Latents) -> Latents:

@@ -53,12 +53,12 @@ def test_a_search_begins_anew_while_nothing_meets_what_was_asked_for():
     settings = SearchSettings(particles=3, steps=2, corrections=1, searches=3)
     x = source(flow, settings, 16)
 
-    def run(bar):
+    def run(bar, **changes):
         def judged(y):
             found = score(y)
             return found._replace(met=found.reward > bar)
 
-        return list(search(flow, judged, x, settings))
+        return list(search(flow, judged, x, settings.but(**changes)))
 
     once = list(search(flow, score, x, settings))
     visits = len(once)
@@ -74,6 +74,8 @@ def test_a_search_begins_anew_while_nothing_meets_what_was_asked_for():
     for steps in (once, always):
         assert len(steps) == visits
         assert torch.equal(steps[-1].x, never[visits - 1].x)
+    drawn = [s.scored.reward for s in run(torch.inf, draws=2, searches=2)]
+    assert drawn[0].min() >= drawn[visits].max(), "the second search begins with the next best draws"
     ends = [float(never[index].scored.reward.max()) for index in (visits - 1, 2 * visits - 1, 3 * visits - 1)]
     second = run((ends[0] + ends[1]) / 2 if ends[1] > ends[0] else min(ends) - 1)
     assert len(second) == (2 if ends[1] > ends[0] else 1) * visits
