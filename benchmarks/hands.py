@@ -37,7 +37,8 @@ def find_hands(seen: np.ndarray, face: np.ndarray, fixed: Templates, known: int)
     """The hour and the minute hand that explain best what stands out from the face; None where nothing does.
 
     A second hand at the angle `known` may hide the hand that it lies on: its pixels count as hands where that
-    explains the picture better.
+    explains the picture better. Hands drawn beside where any would be leave nothing to unmix but the face: then their
+    colour is what stands out most.
     """
     away = np.linalg.norm(seen - face, axis=-1)
     inner = fixed.grid.radii < 0.45 * fixed.dial
@@ -45,9 +46,11 @@ def find_hands(seen: np.ndarray, face: np.ndarray, fixed: Templates, known: int)
     strong[inner] = away[inner] > max(CONTRAST, 0.6 * np.quantile(away[inner], 0.97))
     if strong[inner].mean() < 0.01:
         return None
-    colour = middle(seen[strong])
-    minutes, _ = _likelier(seen, face, colour, fixed, known)
+    first = middle(seen[strong])
+    minutes, share = _likelier(seen, face, first, fixed, known)
     colour, template = unmixed(seen, face, minutes, fixed)
+    if np.linalg.norm(colour - face) < CONTRAST:
+        return Hands(minutes, first, fixed.at(minutes), share)
     minutes, explained = _likelier(seen, face, colour, fixed, known)
     return Hands(minutes, colour, template, explained)
 
