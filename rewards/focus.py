@@ -15,7 +15,7 @@ COPIES, NOISE = 4, 0.05
 """Noised copies of the picture, and the standard deviation of their noise."""
 REACH = 3
 """Pixels, for each 64 of the side, over which a slope counts for its neighbours."""
-FREE, TOUCHED = 0.6, 0.12
+FREE, TOUCHED = 0.25, 0.05
 """Shares of the strongest slope from which on a place counts as wholly in focus, and as one to be changed at all."""
 STRONGEST = 0.98
 """Quantile of the slopes that counts as the strongest: a few pixels stand far above all others."""
