@@ -48,17 +48,17 @@ def search(flow: FlowMap, score: Score, x: Latents, settings: SearchSettings) ->
     """
     run, visits = Run.of(flow, score, x, settings), itinerary(settings)
     starts: list[Latents] = []
-    for begun in range(settings.searches):
+    for ended in range(settings.searches):
         starts = starts or list(run.draw(x).split(len(x)))
-        for step in _climb(run, starts.pop(0), visits, begun):
+        for step in _climb(run, starts.pop(0), visits, ended):
             yield step
         if step.scored.met is None or step.scored.met.any():
             return
 
 
-def _climb(run: Run, x: Latents, visits: Sequence[Visit], before: int) -> Iterator[Step]:
-    """One search from particles x at t0 to t = 1, after so many others."""
-    settings, first, report = run.settings, before * len(visits), {"searches": before + 1.0}
+def _climb(run: Run, x: Latents, visits: Sequence[Visit], ended: int) -> Iterator[Step]:
+    """One search from particles x at t0 to t = 1, after so many that have ended."""
+    settings, first, report = run.settings, ended * len(visits), {"searches": ended + 1.0}
     ancestry = parents = identity = torch.arange(len(x))
     pace, before = torch.ones(len(x)), None
     for index, visit in enumerate(visits):

@@ -67,7 +67,7 @@ def drawn(clock: Clock, part: str) -> tuple[float, ...]:
 
 
 def runner_up(clock: Clock, attribute: str) -> str | None:
-    """What that comes next: of its patches, or the next nearest name of a colour; None where there is none."""
+    """The value that comes next: in its patches, or by the next nearest colour; None where there is none."""
     own = getattr(clock, attribute, None)
     if isinstance(clock, Mixed) and clock.other is not None and getattr(clock.other, attribute, None) != own:
         return str(getattr(clock.other, attribute))
