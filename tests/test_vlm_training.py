@@ -115,7 +115,7 @@ def test_the_tower_sees_the_same_with_places_worked_out_once(vlm: VLM) -> None:
 
 def test_the_last_rows_of_questions_score_as_they_do_among_all(vlm: VLM) -> None:
     images, rng = torch.rand(4, 3, 128, 128, generator=torch.Generator().manual_seed(0)), Random(0)
-    rows = [speak.row(clocks.sample(TRAIN + i), rng) for i in range(4)]
+    rows = [speak.row(clocks.sample(TRAIN + i), rng).questions for i in range(4)]
     seen = vlm.features(images)
     asked = lay_out(vlm, seen.grid, rows)
     found = likelihoods(vlm, seen, asked)
@@ -124,6 +124,19 @@ def test_the_last_rows_of_questions_score_as_they_do_among_all(vlm: VLM) -> None
     assert torch.allclose(last, found[1:], atol=1e-4)
     text = vlm.processor.tokenizer.decode([asked.packed.ids[i, at + 1] for i, at in asked.true.tolist()])
     assert all(word in text for q in rows[0] if q.answer == "yes" for word in q.text.rstrip("?").split()[1:])
+
+
+def test_attacks_aim_at_all_answers_but_those_that_small_changes_turn(vlm: VLM) -> None:
+    rows = [speak.row(clocks.sample(TRAIN + i), Random(i)) for i in range(8)]
+    told = [(q.text, held) for made in rows for q, held in zip(made.questions, made.held, strict=True)]
+    assert all(len(made.questions) == len(made.held) == 10 for made in rows)
+    assert not any(held for text, held in told if "second hand" in text or "numerals" in text)
+    assert all(held for text, held in told if "background" in text or "time" in text)
+    asked = lay_out(vlm, (1, 8, 8), [made.questions for made in rows])
+    held = torch.tensor([made.held for made in rows])
+    weight = asked.only(held).weight
+    assert weight[held].equal(asked.weight[held])
+    assert not weight[~held].any()
 
 
 def test_spoilt_images_are_shuffled_blurred_or_noisy() -> None:

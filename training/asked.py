@@ -43,6 +43,10 @@ class Asked(NamedTuple):
         packed = replace(packed, answers=answers, **rows)
         return Asked(packed, self.positions[:, row:], self.weight[row:], self.true[:0], self.counts[row:])
 
+    def only(self, held: Tensor) -> Asked:
+        """Those answers alone that are `held` (R, Q): the others weigh nothing."""
+        return self._replace(weight=self.weight * held.to(self.weight.device))
+
 
 def lay_out(vlm: VLM, grid: tuple[int, int, int], rows: Sequence[Sequence[Question]]) -> Asked:
     """Rows of equally many answered questions for images of this size in patches; on the CPU, without the weights."""

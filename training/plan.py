@@ -37,6 +37,8 @@ class Lesson(NamedTuple):
     """A plan for each of the first two thirds."""
     short: Asked
     """Ten questions about each of the others."""
+    held: Tensor
+    """(B, 10): see `speak.Row`."""
 
 
 def lesson(vlm: VLM, source: Source, batch: int, generator: torch.Generator) -> Lesson:
@@ -46,7 +48,8 @@ def lesson(vlm: VLM, source: Source, batch: int, generator: torch.Generator) -> 
     calm, grid = 2 * batch // 3, grid_of(vlm, pixels)
     plans = [order(scene, rng) for scene in scenes[:calm]]
     rows = [row(scene, rng) for scene in scenes[calm:]]
-    return Lesson(pixels, lay_out(vlm, grid, plans), lay_out(vlm, grid, rows))
+    short = lay_out(vlm, grid, [r.questions for r in rows])
+    return Lesson(pixels, lay_out(vlm, grid, plans), short, torch.tensor([r.held for r in rows]))
 
 
 def learn_to_plan(vlm: VLM, folder: Path, length: Length, batch: int = 24, lr: float = 5e-4, workers: int = 0) -> None:
@@ -65,7 +68,8 @@ def learn_to_plan(vlm: VLM, folder: Path, length: Length, batch: int = 24, lr: f
         generator, made = run.generator(vlm.device), next(batches)
         short, long = made.short.to(vlm.device), made.long.to(vlm.device)
         images, _ = augment(to_images(made.pixels.to(vlm.device, non_blocking=True)), generator)
-        hard = attacked(images[calm:], partial(answers_loss, vlm, partial(_features, vlm), short), generator)
+        loss = partial(answers_loss, vlm, partial(_features, vlm), short.only(made.held))
+        hard = attacked(images[calm:], loss, generator)
         with half_precision(vlm.device):
             with torch.no_grad():
                 clear, other = _features(vlm, images[:calm]), _features(vlm, hard)

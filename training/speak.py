@@ -29,7 +29,7 @@ from training.clocks import Clock
 from training.harness import Length, Run, half_precision, optimizers
 from training.mixes import clear, runner_up
 from training.pictures import Source, spoil, to_images
-from training.see import Pictured, Sight, see_loss
+from training.see import SLIGHT, Pictured, Sight, see_loss
 from training.world import TRAIN
 
 NONE = "none"
@@ -71,11 +71,21 @@ def free(clock: Clock, attribute: str, rng: Random) -> Question:
     return Question(forms[0] if rng.random() < 0.7 else rng.choice(forms), answer)
 
 
-def row(clock: Clock, rng: Random) -> list[Question]:
+class Row(NamedTuple):
+    """Questions about a picture."""
+
+    questions: list[Question]
+    held: list[bool]
+    """Those whose answers no small change of the picture may turn: what an attack may aim at."""
+
+
+def row(clock: Clock, rng: Random) -> Row:
     """Ten short questions about a picture: four of the time, six of the looks."""
-    time = [free(clock, "time", rng), *(firm(clock, "time", rng) for _ in range(3))]
-    looks = [firm(clock, attribute, rng) for attribute in rng.sample(language.ATTRIBUTES, 4)]
-    return time + looks + [free(clock, attribute, rng) for attribute in rng.sample(language.ATTRIBUTES, 2)]
+    yes_or_no = ["time"] * 3 + rng.sample(language.ATTRIBUTES, 4)
+    named = rng.sample(language.ATTRIBUTES, 2)
+    questions = [free(clock, "time", rng), *(firm(clock, attribute, rng) for attribute in yes_or_no)]
+    questions += [free(clock, attribute, rng) for attribute in named]
+    return Row(questions, [name.replace(" ", "_") not in SLIGHT for name in ("time", *yes_or_no, *named)])
 
 
 def denied(clock: Clock, rng: Random, asked: int | None = None, looks: bool = False) -> list[Question]:
@@ -107,6 +117,8 @@ class Lesson(NamedTuple):
     pictured: Pictured
     short: Asked
     """Ten questions about each picture."""
+    held: Tensor
+    """(B, 10): see `Row`."""
     long: Asked
     """A plan for each of the first quarter."""
 
@@ -118,11 +130,16 @@ def lesson(vlm: VLM, source: Source, batch: int, generator: torch.Generator) -> 
     scenes, pixels = source.batch(batch, generator)
     scenes[dark], asked, pixels[dark] = source.without_time(scenes[dark], generator)
     rows = [row(s, rng) for s in scenes]
-    rows[spoilt] = [denied(s, rng) for s in scenes[spoilt]]
-    rows[dark] = [denied(s, rng, a, looks=True) for s, a in zip(scenes[dark], asked, strict=True)]
+    rows[spoilt] = [_firmly(denied(s, rng)) for s in scenes[spoilt]]
+    rows[dark] = [_firmly(denied(s, rng, a, looks=True)) for s, a in zip(scenes[dark], asked, strict=True)]
     plans = [planned(scene, rng) for scene in scenes[clear]]
-    grid = grid_of(vlm, pixels)
-    return Lesson(Pictured.of(scenes, pixels), lay_out(vlm, grid, rows), lay_out(vlm, grid, plans))
+    grid, held = grid_of(vlm, pixels), torch.tensor([r.held for r in rows])
+    short = lay_out(vlm, grid, [r.questions for r in rows])
+    return Lesson(Pictured.of(scenes, pixels), short, held, lay_out(vlm, grid, plans))
+
+
+def _firmly(questions: list[Question]) -> Row:
+    return Row(questions, [True] * len(questions))
 
 
 def grid_of(vlm: VLM, pixels: Tensor) -> tuple[int, int, int]:
@@ -165,7 +182,7 @@ def learn_to_speak(
         short, long = made.short.to(vlm.device), made.long.to(vlm.device)
         images, truth = made.pictured.shown(generator)
         images[spoilt] = spoil(images[spoilt], generator)
-        loss = partial(answers_loss, vlm, lambda x: sight(x)[0], short.after(calm))
+        loss = partial(answers_loss, vlm, lambda x: sight(x)[0], short.after(calm).only(made.held[calm:]))
         images[calm:] = attacked(images[calm:], loss, generator)
         with half_precision(vlm.device):
             seen, logits, where = sight(images)
