@@ -33,7 +33,7 @@ class Outcome(NamedTuple):
     believed: bool | None = None
     """Whether the VLM holds every check of the plan for more likely met than not."""
     nfe: int = 0
-    """Of the search; the way back to its start is counted in `inversion_nfe`."""
+    """Of the search; the way back to its start, and to find out where to act, is counted in `inversion_nfe`."""
     inversion_nfe: int = 0
     vlm_calls: int = 0
     decodes: int = 0
@@ -130,7 +130,7 @@ def edited(editor: Editor, request: EditRequest) -> Outcome:
     """The edit as a user gets it."""
     carried = 0
     for update in editor.edit(request):
-        if update.stage == "invert":
+        if update.stage in ("invert", "locate"):
             carried = update.cost.nfe
     cost = update.cost
     return Outcome(

@@ -15,6 +15,8 @@ from PIL import Image
 
 from editor import images
 from editor.baselines import METHODS
+from editor.focus import locate
+from editor.held import Held
 from editor.inversion import roundtrip
 from editor.judge import Judge
 from editor.models import TWICE, Models, load_profile
@@ -26,6 +28,7 @@ from editor.types import (
     EditError,
     EditRequest,
     EditUpdate,
+    FlowMap,
     Images,
     Plan,
     SearchSettings,
@@ -51,6 +54,10 @@ EFFORTS: Mapping[str, SearchSettings] = {
 }
 """Presets of the page and the command line, by name."""
 INVERSION_STEPS = 8
+FARTHER = 0.4
+"""Factor of t0 for edits that no caption tells of."""
+SAMPLING = "fmtt-sampling"
+"""The method that claims an exact law, and so takes the flow map as it is."""
 LOOK_ONLY = "The profile {} has no flow map of two times, so exact sampling is impossible: choose fmtt or best-of-n."
 
 
@@ -131,10 +138,8 @@ class Editor:
         wanted = request.plan or self._plan(request.image, request.instruction, calls)
         update = EditUpdate(stage="plan", message="Planned the checks", plan=wanted)
         yield update
-        settings = request.settings.but(shift=request.settings.shift or self.models.shift)
-        if not self.models.gradient:
-            settings = settings.but(guidance=0.0)
-        request = replace(request, settings=settings)
+        request = replace(request, settings=self._settings(request, wanted))
+        settings = request.settings
         inverted = self.invert(request.image, settings.start, wanted.source)
         update = replace(
             update, stage="invert", message="Carried the picture back to where the edit starts",
@@ -145,18 +150,50 @@ class Editor:
         yield update
         self._check_representable(inverted)
         judge = Judge.of(self.models, wanted, inverted.latents, inverted.before, request.mask, settings, calls)
-        yield from self._search(request, stop, Progress(request, inverted, judge, update, started))
+        progress = Progress(request, inverted, judge, update, started)
+        flow = self.models.condition(wanted.caption)
+        if request.mask is None and settings.focus:
+            yield progress.located(self._locate(flow, progress))
+        yield from self._search(flow, stop, progress)
 
-    def _search(self, request: EditRequest, stop: Event, progress: Progress) -> Iterator[EditUpdate]:
-        settings = request.settings
-        flow = self.models.condition(progress.update.plan.caption)
-        start = progress.inverted.trip.x.expand(settings.particles, -1, -1, -1).clone()
+    def _settings(self, request: EditRequest, wanted: Plan) -> SearchSettings:
+        """Those of the request, as far as models and plan allow.
+
+        Where both captions are one, the flow map by itself would draw what is there: the search then starts FARTHER
+        back, if all but where it acts is held.
+        """
+        settings = request.settings.but(shift=request.settings.shift or self.models.shift)
+        if not self.models.gradient:
+            settings = settings.but(guidance=0.0, focus=0.0, undo=0.0)
+        held = (settings.focus or request.mask is not None) and settings.method != SAMPLING
+        if held and wanted.source == wanted.caption:
+            settings = settings.but(strength=1 - FARTHER * settings.start)
+        return settings
+
+    def _locate(self, flow: FlowMap, progress: Progress) -> int:
+        """Confine the judge to where the edit acts; the NFE that it took."""
+        judge, plan, settings = progress.judge, progress.update.plan, progress.request.settings
+        source_flow = self.models.condition(plan.source) if plan.source != plan.caption else None
+        try:
+            focus, nfe = locate(
+                flow, source_flow, judge.asked, judge.decoded, progress.inverted.latents, settings
+            )  # fmt: skip
+        except ValueError as error:
+            raise EditError(str(error)) from error
+        judge.confine(focus, settings.focus)
+        return nfe
+
+    def _search(self, flow: FlowMap, stop: Event, progress: Progress) -> Iterator[EditUpdate]:
+        settings, found, mask = progress.request.settings, progress.inverted, progress.judge.mask
+        if mask is not None and settings.method != SAMPLING:
+            flow = Held.of(flow, mask, found.latents, found.trip.x, settings.start)
+        start = found.trip.x.expand(settings.particles, -1, -1, -1).clone()
         try:
             for step in METHODS[settings.method](flow, progress.judge, start, settings):
                 yield progress.after(step)
                 if stop.is_set():
                     break
-            if settings.undo and self.models.gradient and not stop.is_set() and settings.method != "fmtt-sampling":
+            if settings.undo and not stop.is_set() and settings.method != SAMPLING:
                 progress.undo(settings.undo)
         except ValueError as error:
             raise EditError(str(error)) from error
@@ -183,7 +220,7 @@ class Editor:
             raise EditError("The mask must have the size of the picture: paint it again.")
         if request.settings.method not in METHODS:
             raise EditError(f"There is no method {request.settings.method!r}: choose one of {', '.join(METHODS)}.")
-        if request.settings.method == "fmtt-sampling" and not self.profile.two_time:
+        if request.settings.method == SAMPLING and not self.profile.two_time:
             raise EditError(LOOK_ONLY.format(self.profile.name))
 
     def _check_representable(self, inverted: Inverted) -> None:

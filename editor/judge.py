@@ -5,7 +5,7 @@ One decode serves the preview, the score and the gradient.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -14,11 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from editor import images
+from editor.focus import Focus
 from editor.models import Models
-from editor.runtime import for_gradients
 from editor.types import Images, Latents, Plan, Scored, SearchSettings
 from rewards.checks import CheckReward
-from rewards.focus import Focus, focus
 from rewards.plan import keep_checks
 from rewards.preserve import Preserve, outside
 from rewards.vlm import Calls
@@ -51,14 +50,14 @@ class Judge:
     weight: float
     """Of closeness to the source beside the checks."""
     latents: Latents
-    """Of the source (1, C, h, w): what stays outside the mask, or out of focus."""
+    """Of the source (1, C, h, w): what stays outside the mask."""
     mask: Tensor | None
     """(1, 1, h, w) in [0, 1], 1 where the edit may act; None for everywhere."""
     calls: Calls
     wanted: int
     """How many of the checks come first and ask for what the plan wants; the others ask for what must stay."""
     focus: Focus | None = None
-    """Where the checks look, at the model's size; None where a mask or the settings leave it out."""
+    """Where the edit acts; None where a mask says so, or before that was found out."""
     decodes: int = 0
     source: Opinion = field(init=False)
     """The source itself, as the autoencoder shows it."""
@@ -69,28 +68,30 @@ class Judge:
         """The judge of a plan for a source with these latents and this reconstruction."""
         questions = plan.checks + keep_checks(plan)
         asked = CheckReward(models.vlm, questions, settings.jitters, settings.seed, calls, models.limit)
-        looked = weight = within = None
+        weight = small = None
         if mask is not None:
             within = images.to_unit(images.fit(mask, before.shape[-1])[0])[:, :1]
             weight = outside(within, before.shape[-2:]).clamp(min=1e-3)
-        elif models.gradient and settings.focus:
-            with for_gradients(before.device):
-                looked = focus(asked, before, torch.Generator().manual_seed(settings.seed))
-            within, weight = looked.touched, 1 - settings.focus * looked.free
-        small = None if within is None else F.interpolate(within, size=latents.shape[-2:], mode="area")
+            small = F.interpolate(within, size=latents.shape[-2:], mode="area").to(latents)
         held = Preserve(before, weight=weight)
-        judge = cls(models.codec, asked, held, settings.preserve, latents, small, calls, len(plan.checks), looked)
+        judge = cls(models.codec, asked, held, settings.preserve, latents, small, calls, len(plan.checks))
         judge.source = judge._opinion(before)
         return judge
 
+    def confine(self, focus: Focus, share: float) -> None:
+        """From now on the edit acts in its focus alone, let off closeness to the source there by a share in [0, 1]."""
+        self.focus, self.mask = focus, focus.mask
+        self.preserve = replace(self.preserve, weight=1 - share * focus.free)
+
     def __call__(self, latents: Latents) -> Scored:
-        return self._scored(self._decoded(latents))
+        return self._scored(self.decoded(latents))
 
     def asked(self, latents: Latents) -> Scored:
         """The same by the checks alone, those of what must stay among them, without closeness to the source."""
-        return self._checked(self._decoded(latents))
+        return self._checked(self.decoded(latents))
 
-    def _decoded(self, latents: Latents) -> Images:
+    def decoded(self, latents: Latents) -> Images:
+        """Images of latents, changed only where the edit may act."""
         decoded = self.codec.decode(self.within(latents))
         self.decodes += len(decoded)
         return decoded

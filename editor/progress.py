@@ -57,13 +57,24 @@ class Progress:
     """Of the best, (1, C, h, w)."""
     spared: Candidate | None = None
     """The best without what it changed for nothing."""
+    spent: int = field(init=False)
+    """NFE before the search."""
 
     def __post_init__(self) -> None:
+        self.spent = self.inverted.trip.nfe
         before, mask, place = self.inverted.before[0].cpu(), self.request.mask, self.inverted.placement
         self.canvas = Canvas(self.request.image, before, place, mask)
-        if self.judge.focus is not None:
-            shown = images.spotlight(images.at_most(self.request.image), self.judge.focus.free[0], place)
-            self.update = replace(self.update, focus=shown)
+
+    def located(self, nfe: int) -> EditUpdate:
+        """The update that tells where the edit acts, found out by so many network evaluations."""
+        self.spent += nfe
+        place = self.inverted.placement
+        shown = images.spotlight(images.at_most(self.request.image), self.judge.focus.free[0], place)
+        self.update = replace(
+            self.update, stage="locate", message="Found out where the picture has to change", focus=shown,
+            cost=self._cost(self.spent),
+        )  # fmt: skip
+        return self.update
 
     def after(self, step: Step) -> EditUpdate:
         """The update that tells of a step."""
@@ -77,7 +88,7 @@ class Progress:
             t=step.t, previews=tuple(images.to_pil(image) for image in step.scored.images),
             scores=rewards, history=(*self.update.history, rewards), parents=(*self.update.parents, step.parents),
             best_so_far=self.best, score=self.best.score, source_score=self.judge.source.reward,
-            cost=self._cost(self.inverted.trip.nfe + step.nfe), diagnostics=step.diagnostics,
+            cost=self._cost(self.spent + step.nfe), diagnostics=step.diagnostics,
         )  # fmt: skip
         return self.update
 

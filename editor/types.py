@@ -75,7 +75,8 @@ class SearchSettings:
     steps: int = 6
     """Time steps from t0 to 1."""
     strength: float = 0.8
-    """How much may change, in (0, 1]: the search starts at t0 = 1 - strength."""
+    """How much may change, in (0, 1]: the search starts at t0 = 1 - strength. Edits that no caption tells of start
+    farther back, where the rest is held; see `editor.engine.FARTHER`."""
     renoise: float = 0.7
     """Share rho in [0, 1] of its noise that each particle but the first renews at the start; sampling: all or none."""
     draws: int = 1
@@ -132,8 +133,8 @@ class SearchSettings:
     preserve: float = 0.15
     """Weight of closeness to the source beside the checks; see `rewards.preserve`."""
     focus: float = 0.0
-    """Share in [0, 1] by which places that the checks look at are let off closeness to the source, where no mask
-    says what may change; see `rewards.focus`."""
+    """Share in [0, 1] by which the places where an edit has to act are let off closeness to the source; all others are
+    held to it. 0, or a mask that says what may change, leaves out to look for them; see `editor.focus`."""
     jitters: int = 0
     """Slightly moved and noised copies of every image that the VLM judges too: slower, harder to fool."""
     undo: float = 0.0
@@ -295,7 +296,7 @@ class EditUpdate:
     """What the generator of an edit says after each step; the last one has `done`."""
 
     stage: str
-    """'plan', 'invert', 'search' or 'done'."""
+    """'plan', 'invert', 'locate', 'search' or 'done'."""
     message: str
     plan: Plan
     step: int = 0
@@ -318,7 +319,7 @@ class EditUpdate:
     roundtrip_psnr: float | None = None
     """dB, of the round trip against the source at the model's size."""
     focus: Image.Image | None = None
-    """The source, lit where the checks look and dimmed where the search holds to it; see `SearchSettings.focus`."""
+    """The source, lit where the edit acts and dimmed where the search holds to it; see `SearchSettings.focus`."""
     candidates: tuple[Candidate, ...] = ()
     """All, best first; only when done. Where changes were undone, the first is the best one without them."""
     changed: float | None = None

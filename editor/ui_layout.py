@@ -155,7 +155,7 @@ def _advanced(first: SearchSettings) -> dict[str, Any]:
         "guidance": (0, 20, 0.1, "Guidance", "Pull of the reward's gradient; 0 goes by chance and selection alone."),
         "guided": (0, 1, 0.05, "Guided part", "Share of the steps that are guided; the rest runs along the flow."),
         "preserve": (0, 50, 0.05, "Hold", "How strongly the result is held to the source."),
-        "focus": (0, 1, 0.05, "Focus", "How much is let go of where the checks look, without a mask."),
+        "focus": (0, 1, 0.05, "Focus", "How much is let go of where the edit acts, without a mask."),
         "jitters": (0, 16, 1, "Jitters", "Slightly moved copies that are judged too: slower, harder to fool."),
         "undo": (0, 0.5, 0.01, "Undo", "Gain to give up so that more of the source stays; 0 keeps every change."),
     }

@@ -13,7 +13,8 @@ from PIL import Image
 
 from editor import images
 from editor.baselines import planned_nfe
-from editor.engine import INVERSION_STEPS, Editor
+from editor.engine import FARTHER, INVERSION_STEPS, Editor
+from editor.focus import COPIES, LOOKS, TIMES
 from editor.judge import Judge
 from editor.registration import warning
 from editor.types import MAX_INSTRUCTION, EditError, EditRequest, SearchSettings
@@ -49,15 +50,33 @@ def test_an_edit_goes_from_plan_to_candidates_at_the_size_of_the_source(tiny_edi
     assert all(len(u.previews) == 3 and u.previews[0].size == (32, 32) for u in updates if u.stage == "search")
 
 
-def test_a_focused_edit_shows_where_the_checks_look_and_a_mask_takes_its_place(tiny_editor):
+def test_a_focused_edit_shows_where_it_acts_and_a_mask_takes_its_place(tiny_editor):
     focused = SETTINGS.but(focus=0.9)
-    *_, last = tiny_editor.edit(request(settings=focused))
+    updates = list(tiny_editor.edit(request(settings=focused)))
+    assert [u.stage for u in updates][:4] == ["plan", "invert", "locate", "search"]
+    back, found, *_, last = (u.cost.nfe for u in updates[1:])
+    assert found - back == LOOKS + 2 * COPIES * len(TIMES)
+    assert last - found == planned_nfe(focused)
+    last = updates[-1]
     assert last.focus.size == (40, 32)
     lit, source = (np.asarray(image, float) for image in (last.focus, picture()))
     assert (lit <= source + 1).all()
     assert (lit >= source / 4 - 1).all()
     assert list(tiny_editor.edit(request()))[-1].focus is None
     assert list(tiny_editor.edit(request(settings=focused, mask=Image.new("L", (40, 32), 255))))[-1].focus is None
+
+
+def test_what_no_caption_tells_of_is_sought_from_farther_back_where_the_rest_is_held(tiny_editor):
+    silent, mask = replace(PLAN, source=PLAN.caption), Image.new("L", (40, 32), 255)
+
+    def start(plan: Plan, settings: SearchSettings, mask: Image.Image | None = None) -> float:
+        asked = request(plan=plan, settings=settings, mask=mask)
+        return next(u.t for u in tiny_editor.edit(asked) if u.stage == "search")
+
+    focused = SETTINGS.but(focus=0.9)
+    assert start(PLAN, focused) == start(silent, SETTINGS) == pytest.approx(SETTINGS.start)
+    assert start(silent, focused) == start(silent, SETTINGS, mask) == pytest.approx(FARTHER * SETTINGS.start)
+    assert start(silent, focused.but(method="fmtt-sampling")) == pytest.approx(SETTINGS.start)
 
 
 def test_changes_that_earned_nothing_are_undone_at_the_end_unless_the_run_was_stopped_or_samples(tiny_editor):

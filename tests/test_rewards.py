@@ -21,7 +21,6 @@ from rewards.checks import (
     jittered,
     softened,
 )
-from rewards.focus import Focus, focus
 from rewards.preserve import Preserve, outside
 from rewards.vlm import VLM, Calls
 from tests.tiny_vlm import tiny_qwen3, tiny_qwen25
@@ -195,30 +194,6 @@ def test_preserve_looks_outside_the_mask_only() -> None:
     inside[..., :4], out[..., 4:] = 3.0, 0.5
     assert reward(inside).item() == 0.0
     torch.testing.assert_close(reward(out), torch.tensor([-math.log(2) / 2]), msg="the mean is over what must stay")
-
-
-def test_focus_is_where_the_reward_looks_whatever_its_scale() -> None:
-    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    weight = torch.zeros(64, 64)
-    weight[8:24, 32:56] = 1
-
-    def looked(scale: float) -> Focus:
-        return focus(lambda x: scale * (x * weight).square().sum((1, 2, 3)), image, torch.Generator().manual_seed(1))
-
-    found = looked(1.0)
-    assert found.free.shape == found.touched.shape == (1, 1, 64, 64)
-    assert not found.free.requires_grad
-    assert found.free[0, 0, 10:22, 34:54].min() == 1.0
-    assert found.touched[0, 0, 32:].max() == found.touched[0, 0, :, :24].max() == 0.0
-    assert (found.touched >= found.free).all()
-    assert (found.touched > found.free).any()
-    torch.testing.assert_close(looked(1e-4), found)
-
-
-def test_focus_of_a_reward_that_does_not_look_is_nothing() -> None:
-    found = focus(lambda x: 0 * x.sum((1, 2, 3)), torch.rand(1, 3, 16, 16), torch.Generator())
-    assert not found.free.any()
-    assert not found.touched.any()
 
 
 def test_preserve_refuses_nonsense() -> None:

@@ -1,0 +1,107 @@
+"""Where an edit has to act, found out before the search: all else is then held to the source.
+
+Two things tell. What the landings of a noised source change, and which of these changes their reward hangs on:
+integrated gradients, as in `editor.undo`, of the best of a few. And where the same noised source lands elsewhere under
+the caption of what is wanted than under that of what is there (DiffEdit, Couairon et al., arXiv 2210.11427).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from editor.flowmap import Counted
+from editor.particles import checked
+from editor.types import FlowMap, Images, Latents, Score, SearchSettings
+from editor.undo import GRID, worth
+
+TIME, LOOKS, BEST = 0.25, 16, 3
+"""When the source is noised, how often, and how many of the landings have their changes weighed."""
+TIMES, COPIES = (0.3, 0.5), 2
+"""When the two captions are compared, early enough for them to have a say, and the noised sources of each time."""
+LEAST_TOLD = 0.03
+"""Deviation of pixels in [0, 1] between the captions' landings, under which they tell nothing."""
+STRONGEST, THIN = 0.98, 0.995
+"""Quantiles that count as the strongest, of places and of pixels: a few stand far above all others, and a hand of a
+clock covers few pixels."""
+EARNED, TOLD, FREE = 0.05, 0.25, 0.5
+"""Shares of the strongest: of worth and of deviation from which on an edit acts at a place, and of the deviation from
+which on a pixel is wholly let off closeness to the source."""
+
+Decode = Callable[[Latents], Images]
+
+
+class Focus(NamedTuple):
+    """Where an edit acts."""
+
+    mask: Float[Tensor, "1 1 h w"]
+    """Over the latents: 1 where they may change at all, else 0."""
+    free: Float[Tensor, "1 1 height width"]
+    """Over the pixels, in [0, 1]: how much each is let off closeness to the source."""
+
+
+@torch.no_grad()
+def locate(
+    flow: FlowMap, source_flow: FlowMap | None, score: Score, decode: Decode, latents: Latents, settings: SearchSettings
+) -> tuple[Focus, int]:
+    """Where an edit of a source with `latents` (1, C, h, w) acts, and the NFE that this took.
+
+    `source_flow` is the flow map under the source's caption, None where both captions are one. Where the captions do
+    not suffice to meet all checks in any landing, or there is one alone, the changes' worth tells as well. Takes LOOKS
+    NFE, and 2 COPIES len(TIMES) more for two captions. Raises EditError on rewards or gradients that are not finite.
+    """
+    flows = [Counted(f) for f in (flow, source_flow or flow)]
+    generator = torch.Generator().manual_seed(settings.seed)
+
+    def noised(count: int, t: float) -> Latents:
+        noise = torch.randn(count, *latents.shape[1:], generator=generator).to(latents)
+        return noise.lerp(latents.expand_as(noise), t)
+
+    landed = flows[0](noised(LOOKS, TIME), TIME, 1.0)
+    scored = [checked(score(part), len(part)) for part in landed.split(settings.particles)]
+    found = []
+    if source_flow is not None:
+        found.append(_told(flows, noised, decode, latents.shape[-2:]))
+    met = any(part.met is not None and part.met.any() for part in scored)
+    if not met or not any(focus.mask.any() for focus in found):
+        best = torch.cat([part.reward for part in scored]).double().argsort(descending=True, stable=True)[:BEST]
+        found.append(_earned(score, landed[best.to(landed.device)], latents, settings.particles))
+    size = decode(latents).shape[-2:]
+    mask = torch.stack([focus.mask for focus in found]).amax(0)
+    free = torch.stack([F.interpolate(focus.free, size=size, mode="bilinear") for focus in found]).amax(0)
+    return Focus(mask, free), sum(f.nfe for f in flows)
+
+
+def _earned(score: Score, landed: Latents, latents: Latents, batch: int) -> Focus:
+    """Where the reward of landings hangs on what they change, and the next places around."""
+    value = torch.stack([worth(score, one, latents, batch) for one in landed.split(1)]).abs().mean(0)[None, None]
+    reach = max(1, latents.shape[-1] // GRID)
+    mask = F.max_pool2d((_relative(value) > EARNED).to(latents), 2 * reach + 1, stride=1, padding=reach)
+    return Focus(mask, mask)
+
+
+def _told(
+    flows: list[Counted], noised: Callable[[int, float], Latents], decode: Decode, size: tuple[int, int]
+) -> Focus:
+    """Where noised sources land elsewhere under the one caption than under the other; nowhere below LEAST_TOLD."""
+    change = 0.0
+    for t in TIMES:
+        x = noised(COPIES, t)
+        one, other = (decode(flow(x, t, 1.0)) for flow in flows)
+        change = change + (one - other).abs().mean((0, 1), keepdim=True) / len(TIMES)
+    change = F.avg_pool2d(change, 3, stride=1, padding=1, count_include_pad=False)
+    relative = _relative(change, THIN)
+    if float(change.flatten().quantile(THIN)) < LEAST_TOLD:
+        relative = torch.zeros_like(relative)
+    mask = (F.adaptive_max_pool2d(relative, size) > TOLD).to(change)
+    return Focus(mask, (relative / FREE).clamp(max=1.0))
+
+
+def _relative(value: Tensor, strongest: float = STRONGEST) -> Tensor:
+    """As shares of what counts as the strongest."""
+    return value / value.flatten().quantile(strongest).clamp(min=1e-20)
