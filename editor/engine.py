@@ -54,8 +54,8 @@ EFFORTS: Mapping[str, SearchSettings] = {
 }
 """Presets of the page and the command line, by name."""
 INVERSION_STEPS = 8
-FARTHER = 0.4
-"""Factor of t0 for edits that no caption tells of."""
+FARTHER = 0.5
+"""Factor of t0 for edits that no caption tells of: what is held there is safe, and what is not is freer."""
 SAMPLING = "fmtt-sampling"
 """The method that claims an exact law, and so takes the flow map as it is."""
 LOOK_ONLY = "The profile {} has no flow map of two times, so exact sampling is impossible: choose fmtt or best-of-n."
@@ -138,8 +138,8 @@ class Editor:
         wanted = request.plan or self._plan(request.image, request.instruction, calls)
         update = EditUpdate(stage="plan", message="Planned the checks", plan=wanted)
         yield update
-        request = replace(request, settings=self._settings(request, wanted))
-        settings = request.settings
+        settings = self._settings(request)
+        request = replace(request, settings=settings)
         inverted = self.invert(request.image, settings.start, wanted.source)
         update = replace(
             update, stage="invert", message="Carried the picture back to where the edit starts",
@@ -153,35 +153,29 @@ class Editor:
         progress = Progress(request, inverted, judge, update, started)
         flow = self.models.condition(wanted.caption)
         if request.mask is None and settings.focus:
-            yield progress.located(self._locate(flow, progress))
+            yield self._locate(flow, progress)
         yield from self._search(flow, stop, progress)
 
-    def _settings(self, request: EditRequest, wanted: Plan) -> SearchSettings:
-        """Those of the request, as far as models and plan allow.
-
-        Where both captions are one, the flow map by itself would draw what is there: the search then starts FARTHER
-        back, if all but where it acts is held.
-        """
+    def _settings(self, request: EditRequest) -> SearchSettings:
+        """Those of the request, as far as the models allow."""
         settings = request.settings.but(shift=request.settings.shift or self.models.shift)
-        if not self.models.gradient:
-            settings = settings.but(guidance=0.0, focus=0.0, undo=0.0)
-        held = (settings.focus or request.mask is not None) and settings.method != SAMPLING
-        if held and wanted.source == wanted.caption:
-            settings = settings.but(strength=1 - FARTHER * settings.start)
-        return settings
+        return settings if self.models.gradient else settings.but(guidance=0.0, focus=0.0, undo=0.0)
 
-    def _locate(self, flow: FlowMap, progress: Progress) -> int:
-        """Confine the judge to where the edit acts; the NFE that it took."""
+    def _locate(self, flow: FlowMap, progress: Progress) -> EditUpdate:
+        """Confine the edit to where it acts, and start it farther back where no caption tells of it."""
         judge, plan, settings = progress.judge, progress.update.plan, progress.request.settings
         source_flow = self.models.condition(plan.source) if plan.source != plan.caption else None
         try:
-            focus, nfe = locate(
-                flow, source_flow, judge.asked, judge.decoded, progress.inverted.latents, settings
-            )  # fmt: skip
+            focus, nfe = locate(flow, source_flow, judge.asked, judge.decoded, progress.inverted.latents, settings)
         except ValueError as error:
             raise EditError(str(error)) from error
         judge.confine(focus, settings.focus)
-        return nfe
+        if not focus.told and settings.method != SAMPLING:
+            settings = settings.but(strength=1 - FARTHER * settings.start)
+            back = self.invert(progress.request.image, settings.start, plan.source)
+            progress.inverted, nfe = back, nfe + back.trip.nfe
+            progress.request = replace(progress.request, settings=settings)
+        return progress.located(nfe)
 
     def _search(self, flow: FlowMap, stop: Event, progress: Progress) -> Iterator[EditUpdate]:
         settings, found, mask = progress.request.settings, progress.inverted, progress.judge.mask

@@ -43,6 +43,8 @@ class Focus(NamedTuple):
     """Over the latents: 1 where they may change at all, else 0."""
     free: Float[Tensor, "1 1 height width"]
     """Over the pixels, in [0, 1]: how much each is let off closeness to the source."""
+    told: bool
+    """Whether the captions have a say in it: where not, the flow map by itself would draw what is there."""
 
 
 @torch.no_grad()
@@ -74,7 +76,7 @@ def locate(
     size = decode(latents).shape[-2:]
     mask = torch.stack([focus.mask for focus in found]).amax(0)
     free = torch.stack([F.interpolate(focus.free, size=size, mode="bilinear") for focus in found]).amax(0)
-    return Focus(mask, free), sum(f.nfe for f in flows)
+    return Focus(mask, free, any(focus.told for focus in found)), sum(f.nfe for f in flows)
 
 
 def _earned(score: Score, landed: Latents, latents: Latents, batch: int) -> Focus:
@@ -82,7 +84,7 @@ def _earned(score: Score, landed: Latents, latents: Latents, batch: int) -> Focu
     value = torch.stack([worth(score, one, latents, batch) for one in landed.split(1)]).abs().mean(0)[None, None]
     reach = max(1, latents.shape[-1] // GRID)
     mask = F.max_pool2d((_relative(value) > EARNED).to(latents), 2 * reach + 1, stride=1, padding=reach)
-    return Focus(mask, mask)
+    return Focus(mask, mask, told=False)
 
 
 def _told(
@@ -96,10 +98,11 @@ def _told(
         change = change + (one - other).abs().mean((0, 1), keepdim=True) / len(TIMES)
     change = F.avg_pool2d(change, 3, stride=1, padding=1, count_include_pad=False)
     relative = _relative(change, THIN)
-    if float(change.flatten().quantile(THIN)) < LEAST_TOLD:
+    told = float(change.flatten().quantile(THIN)) >= LEAST_TOLD
+    if not told:
         relative = torch.zeros_like(relative)
     mask = (F.adaptive_max_pool2d(relative, size) > TOLD).to(change)
-    return Focus(mask, (relative / FREE).clamp(max=1.0))
+    return Focus(mask, (relative / FREE).clamp(max=1.0), told)
 
 
 def _relative(value: Tensor, strongest: float = STRONGEST) -> Tensor:

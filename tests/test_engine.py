@@ -50,7 +50,8 @@ def test_an_edit_goes_from_plan_to_candidates_at_the_size_of_the_source(tiny_edi
     assert all(len(u.previews) == 3 and u.previews[0].size == (32, 32) for u in updates if u.stage == "search")
 
 
-def test_a_focused_edit_shows_where_it_acts_and_a_mask_takes_its_place(tiny_editor):
+def test_a_focused_edit_shows_where_it_acts_and_a_mask_takes_its_place(tiny_editor, monkeypatch):
+    monkeypatch.setattr("editor.focus.LEAST_TOLD", 0.0)
     focused = SETTINGS.but(focus=0.9)
     updates = list(tiny_editor.edit(request(settings=focused)))
     assert [u.stage for u in updates][:4] == ["plan", "invert", "locate", "search"]
@@ -66,17 +67,18 @@ def test_a_focused_edit_shows_where_it_acts_and_a_mask_takes_its_place(tiny_edit
     assert list(tiny_editor.edit(request(settings=focused, mask=Image.new("L", (40, 32), 255))))[-1].focus is None
 
 
-def test_what_no_caption_tells_of_is_sought_from_farther_back_where_the_rest_is_held(tiny_editor):
-    silent, mask = replace(PLAN, source=PLAN.caption), Image.new("L", (40, 32), 255)
+@pytest.mark.parametrize("told", [True, False])
+def test_what_no_caption_tells_of_is_sought_from_farther_back_where_the_rest_is_held(tiny_editor, told, monkeypatch):
+    monkeypatch.setattr("editor.focus.LEAST_TOLD", 0.0 if told else 1.0)
 
-    def start(plan: Plan, settings: SearchSettings, mask: Image.Image | None = None) -> float:
-        asked = request(plan=plan, settings=settings, mask=mask)
+    def start(settings: SearchSettings, plan: Plan = PLAN) -> float:
+        asked = request(plan=plan, settings=settings)
         return next(u.t for u in tiny_editor.edit(asked) if u.stage == "search")
 
-    focused = SETTINGS.but(focus=0.9)
-    assert start(PLAN, focused) == start(silent, SETTINGS) == pytest.approx(SETTINGS.start)
-    assert start(silent, focused) == start(silent, SETTINGS, mask) == pytest.approx(FARTHER * SETTINGS.start)
-    assert start(silent, focused.but(method="fmtt-sampling")) == pytest.approx(SETTINGS.start)
+    focused, near, far = SETTINGS.but(focus=0.9), SETTINGS.start, FARTHER * SETTINGS.start
+    assert start(focused) == pytest.approx(near if told else far)
+    assert start(focused, replace(PLAN, source=PLAN.caption)) == pytest.approx(far)
+    assert start(SETTINGS) == start(focused.but(method="fmtt-sampling")) == pytest.approx(near)
 
 
 def test_changes_that_earned_nothing_are_undone_at_the_end_unless_the_run_was_stopped_or_samples(tiny_editor):
