@@ -31,11 +31,13 @@ def prepare(threads: int | None = None) -> None:
 
 
 def half_or_single() -> torch.dtype:
-    """How this machine's CPU holds networks: in bfloat16 where it has units that multiply it (AMX), else in float32.
+    """How this machine's CPU holds networks: in bfloat16 where it has units that multiply it, else in float32.
 
-    Without such units torch takes bfloat16 apart, which is slower than float32.
+    These are Intel's AMX and the AVX-512 of newer Intel and AMD processors. Without such units torch takes bfloat16
+    apart, which is slower than float32.
     """
-    return torch.bfloat16 if torch.cpu.get_capabilities().get("amx_bf16") else torch.float32
+    found = torch.cpu.get_capabilities()
+    return torch.bfloat16 if found.get("amx_bf16") or found.get("avx512_bf16") else torch.float32
 
 
 def for_gradients(device: torch.device) -> AbstractContextManager[None]:

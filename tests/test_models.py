@@ -43,10 +43,10 @@ def single(folder: Path) -> Models:
 
 def test_the_studio_is_held_in_what_this_processor_multiplies_best(folder, monkeypatch):
     held = {}
-    for units in (False, True):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda units=units: {"amx_bf16": units})
+    for units in ("amx_bf16", "avx512_bf16", "avx512_f"):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda units=units: {units: True})
         held[units] = load_profile("studio", folder).codec.vae.dtype
-    assert held == {False: torch.float32, True: torch.bfloat16}
+    assert held == {"amx_bf16": torch.bfloat16, "avx512_bf16": torch.bfloat16, "avx512_f": torch.float32}
 
 
 def test_the_flow_map_is_bound_to_what_the_pipeline_makes_of_the_prompt(folder):
