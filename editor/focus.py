@@ -29,7 +29,7 @@ LEAST_TOLD = 0.03
 STRONGEST, THIN = 0.98, 0.995
 """Quantiles that count as the strongest, of places and of pixels: a few stand far above all others, and a hand of a
 clock covers few pixels."""
-EARNED, TOLD, FREE = 0.05, 0.25, 0.5
+EARNED, TOLD, FREE = 0.1, 0.25, 0.5
 """Shares of the strongest: of worth and of deviation from which on an edit acts at a place, and of the deviation from
 which on a pixel is wholly let off closeness to the source."""
 

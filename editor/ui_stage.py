@@ -75,7 +75,7 @@ def stage() -> dict[str, Any]:
                 gr.Image(label=label, height=220, format="png", interactive=False, buttons=[], alt_text=alt)
                 for label, alt in (
                     ("Round trip: the source without an edit", "The source carried to the noise and back"),
-                    ("Where the checks look; what is dim is held", "The source, lit where the checks look"),
+                    ("Where the edit acts; what is dim is held", "The source, lit where the edit acts"),
                 )
             )
         with gr.Accordion("Share, file and deletion", open=False, elem_id="share"):
