@@ -88,7 +88,11 @@ def test_a_saved_patched_transformer_loads_as_it_was(tmp_path):
     transformer.save_pretrained(tmp_path)
     loaded = load_two_time(tmp_path, torch.double)
     pair = torch.tensor([[0.9, 0.2]] * 2)
-    assert torch.equal(call(loaded, pair), call(transformer, pair))
+    saved, found = transformer.state_dict(), loaded.state_dict()
+    assert saved.keys() == found.keys()
+    assert all(torch.equal(found[name], value) for name, value in saved.items())
+    # Products may take other roads through memory that is laid out otherwise, and round otherwise.
+    torch.testing.assert_close(call(loaded, pair), call(transformer, pair), rtol=1e-12, atol=1e-12)
     assert not loaded.training
 
 
