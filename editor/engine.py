@@ -17,7 +17,7 @@ from editor import images
 from editor.baselines import METHODS
 from editor.focus import locate
 from editor.held import Held
-from editor.inversion import roundtrip
+from editor.inversion import invert, roundtrip
 from editor.judge import Judge
 from editor.models import TWICE, Models, load_profile
 from editor.profiles import Profile
@@ -163,18 +163,19 @@ class Editor:
 
     def _locate(self, flow: FlowMap, progress: Progress) -> EditUpdate:
         """Confine the edit to where it acts, and start it farther back where no caption tells of it."""
-        judge, plan, settings = progress.judge, progress.update.plan, progress.request.settings
+        found, judge, plan = progress.inverted, progress.judge, progress.update.plan
+        settings, size = progress.request.settings, found.before.shape[-2:]
         source_flow = self.models.condition(plan.source) if plan.source != plan.caption else None
         try:
-            focus, nfe = locate(flow, source_flow, judge.asked, judge.decoded, progress.inverted.latents, settings)
+            focus, nfe = locate(flow, source_flow, judge.asked, judge.decoded, found.latents, size, settings)
         except ValueError as error:
             raise EditError(str(error)) from error
         judge.confine(focus, settings.focus)
         if not focus.told and settings.method != SAMPLING:
             settings = settings.but(strength=1 - FARTHER * settings.start)
-            back = self.invert(progress.request.image, settings.start, plan.source)
-            progress.inverted, nfe = back, nfe + back.trip.nfe
-            progress.request = replace(progress.request, settings=settings)
+            back = invert(source_flow or flow, found.latents, settings.start, INVERSION_STEPS, self.models.shift)
+            progress.inverted = replace(found, trip=found.trip._replace(x=back.x))
+            progress.request, nfe = replace(progress.request, settings=settings), nfe + back.nfe
         return progress.located(nfe)
 
     def _search(self, flow: FlowMap, stop: Event, progress: Progress) -> Iterator[EditUpdate]:

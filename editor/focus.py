@@ -49,9 +49,10 @@ class Focus(NamedTuple):
 
 @torch.no_grad()
 def locate(
-    flow: FlowMap, source_flow: FlowMap | None, score: Score, decode: Decode, latents: Latents, settings: SearchSettings
-) -> tuple[Focus, int]:
-    """Where an edit of a source with `latents` (1, C, h, w) acts, and the NFE that this took.
+    flow: FlowMap, source_flow: FlowMap | None, score: Score, decode: Decode, latents: Latents, size: tuple[int, int],
+    settings: SearchSettings,
+) -> tuple[Focus, int]:  # fmt: skip
+    """Where an edit of a source with `latents` (1, C, h, w) and an image of this size acts, and the NFE that this took.
 
     `source_flow` is the flow map under the source's caption, None where both captions are one. Where the captions do
     not suffice to meet all checks in any landing, or there is one alone, the changes' worth tells as well. Takes LOOKS
@@ -73,7 +74,6 @@ def locate(
     if not met or not any(focus.mask.any() for focus in found):
         best = torch.cat([part.reward for part in scored]).double().argsort(descending=True, stable=True)[:BEST]
         found.append(_earned(score, landed[best.to(landed.device)], latents, settings.particles))
-    size = decode(latents).shape[-2:]
     mask = torch.stack([focus.mask for focus in found]).amax(0)
     free = torch.stack([F.interpolate(focus.free, size=size, mode="bilinear") for focus in found]).amax(0)
     return Focus(mask, free, any(focus.told for focus in found)), sum(f.nfe for f in flows)

@@ -8,6 +8,7 @@ from editor.held import Held
 from editor.types import EditError, Scored, SearchSettings
 
 SIDE = 16
+PIXELS = (2 * SIDE, 2 * SIDE)
 SETTINGS = SearchSettings(particles=4, seed=3)
 
 
@@ -65,13 +66,13 @@ def source():
 
 
 def test_an_edit_acts_where_the_reward_hangs_on_what_the_looks_change(source):
-    found, nfe = locate(Restless(source), None, rewarded(corner()), enlarged, source, SETTINGS)
+    found, nfe = locate(Restless(source), None, rewarded(corner()), enlarged, source, PIXELS, SETTINGS)
     assert nfe == LOOKS
     assert found.mask.shape == (1, 1, SIDE, SIDE)
     assert found.free.shape == (1, 1, 2 * SIDE, 2 * SIDE)
     assert (found.mask[corner() == 1] == 1).all()
     assert (found.mask[around(around(corner())) == 0] == 0).all()
-    again, _ = locate(Restless(source), None, rewarded(corner()), enlarged, source, SETTINGS)
+    again, _ = locate(Restless(source), None, rewarded(corner()), enlarged, source, PIXELS, SETTINGS)
     assert torch.equal(again.mask, found.mask)
 
 
@@ -79,7 +80,7 @@ def test_an_edit_acts_where_the_reward_hangs_on_what_the_looks_change(source):
 def test_an_edit_acts_where_the_captions_differ_and_where_worth_lies_if_they_do_not_suffice(source, met):
     told, earned = corner(), corner(10, 9)
     flow = Restless(source + told)
-    found, nfe = locate(flow, Restless(source), rewarded(earned, met), enlarged, source, SETTINGS)
+    found, nfe = locate(flow, Restless(source), rewarded(earned, met), enlarged, source, PIXELS, SETTINGS)
     assert nfe == LOOKS + 2 * COPIES * len(TIMES)
     assert (found.mask[told == 1] == 1).all()
     assert (found.mask[earned == 1] == float(not met)).all()
@@ -91,14 +92,17 @@ def test_an_edit_acts_where_the_captions_differ_and_where_worth_lies_if_they_do_
 
 def test_captions_that_tell_nothing_leave_it_to_worth_even_where_all_is_met(source):
     flow, other = Restless(source), Restless(source + 1e-3 * corner(10, 9))
-    found, _ = locate(flow, other, rewarded(corner(), True), enlarged, source, SETTINGS)
+    found, _ = locate(flow, other, rewarded(corner(), True), enlarged, source, PIXELS, SETTINGS)
     assert (found.mask[corner() == 1] == 1).all()
     assert (found.mask[corner(10, 9) == 1] == 0).all()
 
 
 def test_rewards_that_are_no_numbers_are_refused(source):
+    def score(y):
+        return Scored(y.sum((1, 2, 3)) * torch.nan)
+
     with pytest.raises(EditError):
-        locate(Restless(source), None, lambda y: Scored(y.sum((1, 2, 3)) * torch.nan), enlarged, source, SETTINGS)
+        locate(Restless(source), None, score, enlarged, source, PIXELS, SETTINGS)
 
 
 def test_only_the_best_looks_are_weighed(source):
@@ -108,7 +112,7 @@ def test_only_the_best_looks_are_weighed(source):
         seen.append(len(y) * y.requires_grad)
         return rewarded(corner())(y)
 
-    locate(Restless(source), None, score, enlarged, source, SETTINGS)
+    locate(Restless(source), None, score, enlarged, source, PIXELS, SETTINGS)
     assert sum(seen) == 4 * BEST
 
 
