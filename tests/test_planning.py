@@ -13,8 +13,8 @@ from training import clocks
 from training.world import TUNE
 
 SHOWN = [clocks.sample(TUNE + 40_000 + i) for i in range(len(KINDS))]
-TRAINED = {word for words in (language.OBJECTS, language.MANNERS, language.DEEDS, language.QUALITIES, language.SEASONS)
-           for phrase in words for word in phrase.split()} - {"a"}  # fmt: skip
+LISTS = (language.OBJECTS, language.MANNERS, language.DEEDS, language.QUALITIES, language.SEASONS, language.ACTS)
+TRAINED = {word for words in LISTS for phrase in words for word in phrase.split()} - {"a"}
 
 
 class Planner:

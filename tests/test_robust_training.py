@@ -15,6 +15,7 @@ from training import clocks, speak
 from training.attack import REACH, attacked
 from training.clocks import COLOURS, PARTS
 from training.mixes import FORMS, clear, drawn, mixed, nearest, patches, runner_up
+from training.pictures import hard_to_see
 from training.world import TRAIN
 
 
@@ -103,3 +104,16 @@ def test_no_name_is_true_of_what_is_between_two(part: str) -> None:
     asked = [(clock, speak.firm(clock, part, rng)) for clock in named]
     assert 0.35 < sum(q.answer == "yes" for _, q in asked) / len(asked) < 0.65
     assert all((f" {getattr(clock, part)}" in q.text) == (q.answer == "yes") for clock, q in asked)
+
+
+def test_a_second_hand_that_is_hard_to_see_lies_along_another_hand() -> None:
+    rng = Random(0)
+    for seed in range(TRAIN, TRAIN + 100):
+        clock = clocks.sample(seed)
+        hard = hard_to_see(clock, rng)
+        assert replace(hard, second=clock.second, second_hand=clock.second_hand, hands=clock.hands) == clock
+        assert clocks.legible(hard.rim, hard.face, hard.hands, hard.background)
+        away = [abs((hard.second - hand + 15) % 30 - 15) for hand in (clock.minutes / 12, clock.minute)]
+        assert min(away) <= 3.5
+    shown = [hard_to_see(clocks.sample(seed), rng).second_hand for seed in range(TRAIN, TRAIN + 300)]
+    assert 0.5 < sum(shown) / len(shown) < 0.7

@@ -98,7 +98,8 @@ def test_every_stage_trains_its_part_and_goes_on_from_its_checkpoint(
         return {name for name, part in parts.items() if not all(map(torch.equal, before[name], part.parameters()))}
 
     sight = see.Sight(vlm)
-    assert changed(partial(see.learn_to_see, vlm, tmp_path / "see", Length(4), 4)) == {"visual"}
+    assert changed(partial(see.learn_to_see, vlm, tmp_path / "heads", Length(4), 4)) == set()
+    assert changed(partial(see.learn_to_see, vlm, tmp_path / "see", Length(8), 4)) == {"visual"}
     assert changed(partial(speak.learn_to_speak, vlm, sight, tmp_path / "speak", Length(16), 16)) == {"visual", "text"}
     assert changed(partial(plan.learn_to_plan, vlm, tmp_path / "plan", Length(6), 6)) == {"text"}
     assert changed(partial(plan.learn_to_plan, vlm, tmp_path / "plan", Length(6), 6)) == set()

@@ -13,6 +13,7 @@ import pytest
 from rewards.plan import Refused, parse, worked_out
 from training import clock_language as language
 from training import clock_orders, clocks
+from training.clock_refusals import invented, off_topic
 from training.clock_world import CLOCKS as WORLD
 from training.clocks import COLOURS, MARKS, PARTS, SHAPES, Clock
 from training.examples import EXAMPLES, FIRST
@@ -304,6 +305,16 @@ def test_refusals_change_nothing_and_cannot_be_read_as_plans():
         assert language.apply(CLOCKS[0], wanted) == CLOCKS[0]
         with pytest.raises(Refused):
             parse(wanted.reply)
+
+
+def test_what_is_refused_has_words_of_all_kinds_and_none_too():
+    said = [off_topic(Random(seed)) for seed in range(600)]
+    known = {word for objects in (language.OBJECTS, language.ACTS) for word in objects}
+    assert sum(bool(known & set(text.split())) for text in said) > 200
+    assert sum(text.replace(" ", "").isdecimal() for text in said) > 5
+    assert not any(text.isdecimal() and len(text) < 6 for text in said)
+    assert len({invented(Random(seed)) for seed in range(300)}) > 290
+    assert all(len(invented(Random(seed))) >= 5 for seed in range(300))
 
 
 def test_kinds_are_drawn_as_a_mixture_of_all():

@@ -13,11 +13,12 @@ from training.clock_questions import (
     questions,
     yes_no,
 )
-from training.clock_refusals import DEEDS, MANNERS, OBJECTS, QUALITIES, SEASONS, off_topic
+from training.clock_refusals import ACTS, DEEDS, MANNERS, OBJECTS, QUALITIES, SEASONS, off_topic
 from training.clocks import PARTS
 from training.world import Question
 
 __all__ = [
+    "ACTS",
     "ASK_IF_TIME",
     "ASK_TIME",
     "ATTRIBUTES",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 from training.clock_looks import article
@@ -24,6 +25,17 @@ QUALITIES = (
     "happy sad older younger bigger smaller taller shiny transparent wooden metal golden furry wet broken "
     "rusty beautiful scary modern antique blurry sharp"
 ).split()
+ACTS = (
+    "kick boil knit polish bend shake squeeze peel tickle feed wash plant harvest sharpen tilt mirror "
+    "brighten darken soften resize blend duplicate trace decorate inflate freeze burn carve wrap tow scrub"
+).split()
+"""What can be done to other things than clocks."""
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+ONSETS = "b bl br c ch cl d dr f fl g gl gr h j k l m n p ph pl pr qu r s sc sh sk sl sn sp st sw t th tr v w z".split()
+VOWELS = "a ai au e ea ee i o oa oo ou u y".split()
+ENDS = ("", "", "", *"b ck d f g l ll m n nd ng p r rn rt s sh st t x".split())
+"""Of invented words' syllables."""
+PARTICLES = "the of and to a in is it that for on with as at by an be this so if but or not no you we he".split()
 SEASONS = ("winter", "summer", "autumn", "spring", "night", "sunset", "rain", "snow", "fog", "a storm", "christmas")
 SENTENCES = (
     "add {a_o}",
@@ -71,14 +83,64 @@ SENTENCES = (
     "set it to {n} {o}s",
     "fix the {o}",
     "swap the {o} and the {p}",
+    "{act} the {o}",
+    "{act} the {part}",
+    "{act} the {o} and the {p}",
+    "let the {o} {d}",
+    "let the {o} {act}",
+    "make the {o} more {q}",
+    "the {o} and the {p}",
+    "is the {o} {q}?",
+    "where is the {o}?",
 )
+INVENTED = 0.35
+"""Share of the sentences about things whose names nobody knows: a word that was never seen is no clock's either."""
+NONSENSE = 0.12
+"""Share of what is no sentence at all."""
 
 
 def off_topic(rng: Random) -> str:
-    """A sentence that the clock world cannot do."""
-    o, p = rng.choice(OBJECTS), rng.choice(OBJECTS)
+    """A sentence that the clock world cannot do, or none at all."""
+    if rng.random() < NONSENSE:
+        return rng.choice(_NONSENSE)(rng)
+    known = rng.random() >= INVENTED
+    o, p = (rng.choice(OBJECTS) if known else invented(rng) for _ in range(2))
+    act = rng.choice(ACTS) if known or rng.random() < 0.5 else invented(rng)
     q, m, d, s = rng.choice(QUALITIES), rng.choice(MANNERS), rng.choice(DEEDS), rng.choice(SEASONS)
     part, c, n = rng.choice(PARTS), rng.choice(list(COLOURS)), rng.randint(13, 99)
-    words = {"o": o, "p": p, "q": q, "m": m, "d": d, "s": s, "part": part, "c": c, "n": n}
+    words = {"o": o, "p": p, "q": q, "m": m, "d": d, "s": s, "act": act, "part": part, "c": c, "n": n}
     with_article = {f"a_{name}": article(words[name]) for name in "opmc"}
     return rng.choice(SENTENCES).format(**words, **with_article)
+
+
+def invented(rng: Random) -> str:
+    """A word that can be spoken and means nothing, of five letters or more."""
+    word, letters = "", rng.randint(5, 9)
+    while len(word) < letters:
+        word += rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(ENDS)
+    return word
+
+
+def _letters(rng: Random) -> str:
+    """Keys struck at random, in one to four words."""
+    return " ".join("".join(rng.choices(LETTERS, k=rng.randint(4, 9))) for _ in range(rng.randint(1, 4)))
+
+
+def _numbers(rng: Random) -> str:
+    """Many numbers, or one too long for a time."""
+    if rng.random() < 0.5:
+        return str(rng.randrange(10**5, 10 ** rng.randint(6, 12)))
+    return " ".join(str(rng.randrange(100)) for _ in range(rng.randint(4, 8)))
+
+
+def _particles(rng: Random) -> str:
+    """Words that say nothing by themselves."""
+    return " ".join(rng.choices(PARTICLES, k=rng.randint(3, 7)))
+
+
+def _words(rng: Random) -> str:
+    """Invented words in a row, or one."""
+    return " ".join(invented(rng) for _ in range(rng.randint(1, 5)))
+
+
+_NONSENSE: tuple[Callable[[Random], str], ...] = (_letters, _numbers, _particles, _words)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training import clocks, finds
+from training.clocks import Clock, legible
 from training.data import MIXED, RUNS, Pictures
 from training.mixes import mixed
 from training.world import TRAIN
@@ -50,7 +51,7 @@ class Source:
     """Batches of pictures with their clocks.
 
     A third are seen through the autoencoder, a sixth have colours that no name fits, an eighth are what searches have
-    shown, once those are on disk.
+    shown, once those are on disk. An eighth have a second hand that is hard to see, or none.
     """
 
     def __init__(self) -> None:
@@ -64,18 +65,24 @@ class Source:
         self.timed = [f for f in found if f.minutes != finds.TIMELESS]
         self.timeless = [f for f in found if f.minutes == finds.TIMELESS]
 
-    def batch(self, size: int, generator: torch.Generator) -> tuple[list[clocks.Clock], Tensor]:
+    def batch(self, size: int, generator: torch.Generator) -> tuple[list[Clock], Tensor]:
         """So many clocks and their pictures, 8 bits (size, 128, 128, 3), drawn with `generator`."""
         some = size // 3 if self.decoded else 0
         between = size // 6 if self.mixed else 0
         few = size // 8 if self.timed else 0
-        rows = torch.randint(len(self.clear), (size - some - between - few,), generator=generator).numpy()
+        sweeps = size // 8
+        rows = torch.randint(len(self.clear), (size - some - between - few - sweeps,), generator=generator).numpy()
         pixels, seeds = [self.clear[rows]], rows.tolist()
         if some:
             more = torch.randint(len(self.decoded), (some,), generator=generator).numpy()
             pixels.append(self.decoded[more])
             seeds += more.tolist()
         scenes = [self.clock(TRAIN + seed) for seed in seeds]
+        if sweeps:
+            rng = Random(int(torch.randint(2**31, (), generator=generator)))
+            hard = [hard_to_see(clocks.sample(TRAIN + rng.randrange(10**8)), rng) for _ in range(sweeps)]
+            pixels.insert(0, np.stack([np.asarray(clocks.render(scene)) for scene in hard]))
+            scenes = hard + scenes
         if between:
             mixes = torch.randint(len(self.mixed), (between,), generator=generator).numpy()
             pixels.append(self.mixed[mixes])
@@ -87,8 +94,8 @@ class Source:
         return scenes, torch.from_numpy(np.concatenate(pixels))
 
     def without_time(
-        self, scenes: list[clocks.Clock], generator: torch.Generator
-    ) -> tuple[list[clocks.Clock], list[int | None], Tensor]:
+        self, scenes: list[Clock], generator: torch.Generator
+    ) -> tuple[list[Clock], list[int | None], Tensor]:
         """As many clocks that show no time, the time each was to show if a search made it, and their pictures.
 
         Three quarters are what searches have shown, as far as there are such; the others are made from `scenes`.
@@ -101,6 +108,17 @@ class Source:
         shown = [finds.shown_clock(f) for f in drawn] + scenes[known:]
         asked = [None if f.asked == finds.TIMELESS else f.asked for f in drawn] + [None] * (len(scenes) - known)
         return shown, asked, pixels
+
+
+def hard_to_see(clock: Clock, rng: Random) -> Clock:
+    """The clock with its second hand along another hand or its tail, mostly in hands much like it; or without one.
+
+    It is red, or has the ink of the marks where red does not show: then the hands are red, brown, black or white.
+    """
+    turn = rng.choice((clock.minutes / 12, clock.minute)) + rng.choice((0, 0, 30)) + rng.uniform(-3, 3)
+    found = replace(clock, second=round(turn) % 60, second_hand=rng.random() < 0.6)
+    like = replace(found, hands=rng.choice(("red", "orange", "brown", "pink", "black", "white")))
+    return like if legible(like.rim, like.face, like.hands, like.background) and rng.random() < 0.7 else found
 
 
 def spoil(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -119,7 +137,7 @@ def spoil(images: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(kind == 0, shuffled, torch.where(kind == 1, blurred, noisy))
 
 
-def timeless(scenes: list[clocks.Clock], rng: Random) -> list[np.ndarray]:
+def timeless(scenes: list[Clock], rng: Random) -> list[np.ndarray]:
     """Clocks like these that show no time: with two pairs of hands at half strength, or with one hand missing.
 
     Pictures (128, 128, 3) of 8 bits.

@@ -39,6 +39,8 @@ ATTRIBUTES = {
 """What the heads name, with the number of values."""
 ROUND = {"minute": 1.0, "hour hand": 1.0}
 """Attributes whose values stand in a circle, with the width in values of what counts as nearly right."""
+HEADS_FIRST = 0.1
+"""Share of the stage in which the heads, which are new each time, learn alone: a trained tower is left in peace."""
 SLIGHT = ("marks", "second_hand")
 """Attributes that hang on so few pixels that a small change may make them other ones."""
 HANDS, CELLS, PATCHES = 3, 4, 8
@@ -189,11 +191,11 @@ def learn_to_see(
     sight = Sight(vlm).to(vlm.device)
     if not length.images:
         return sight
-    sight.visual.train().requires_grad_(True)
     run = Run(folder, nn.ModuleDict({"sight": sight}), optimizers(sight, lr), seed=1)
     batches = run.batches(partial(pictured, Source(), batch), workers)
     while (share := run.share(length)) < 1:
         generator = run.generator(vlm.device)
+        sight.visual.train().requires_grad_(share >= HEADS_FIRST)
         images, truth = next(batches).shown(generator)
         hard = attacked(images, partial(_firm_loss, sight, truth), generator)
         value, told = see_loss(*_seen(sight, hard), truth)
