@@ -10,7 +10,7 @@ import torch
 from diffusers import FluxPipeline
 
 from tests.tiny_flow import CAPTION, CHANNELS, POOLED_WIDTH, TEXT_WIDTH, tiny_text
-from training import clocks
+from training import clocks, guide
 from training.data import CHUNK
 from training.flow_folder import new_transformer, new_vae
 from training.foresight import DIAL, dials, weights, where_hands_are
@@ -104,6 +104,45 @@ def test_what_pictures_show_is_the_same_whoever_works_it_out():
     assert torch.equal(alone.hands, others.hands)
     assert len(alone.captions) == len(alone.dials) == len(alone.hands) == 2 * CHUNK
     assert torch.equal(alone.dials[: len(CLOCKS)], dials(CLOCKS))
+
+
+# Guidance ---
+
+
+def guidance_batch(network, shown, scale, alone=False):
+    latents = torch.randn(8, CHANNELS, 16, 16, generator=torch.Generator().manual_seed(1))
+    ids, empty = (network.text.tokens([text] * count) for text, count in ((CAPTION, 8), ("", 1)))
+    return guide.loss(network, shown, latents, dials(CLOCKS[:8]), ids, empty, 2, scale, alone,
+                      torch.Generator().manual_seed(2))  # fmt: skip
+
+
+def test_guidance_goes_beyond_the_caption_by_its_scale(network):
+    tokens, s, t = torch.randn(2, 64, 4 * CHANNELS), torch.tensor([0.2, 0.3]), torch.tensor([0.2, 1.0])
+    ids, empty = (network.text.tokens([text] * 2) for text in (CAPTION, ""))
+    with torch.no_grad():
+        caption, none = (network.velocity(tokens, s, t, network.text.encode(*told)) for told in (ids, empty))
+    for scale in (0.0, 1.0, 1.5):
+        found = guide.guided(network, tokens, s, t, ids, empty, scale)
+        torch.testing.assert_close(found, none + scale * (caption - none))
+    assert (caption - none).abs().max() > 1e-4
+
+
+def test_a_network_is_already_what_it_shows_without_guidance_and_learns_it_with(network):
+    shown = deepcopy(network)
+    network.follow(dict(network.modules.named_parameters()))
+    assert guidance_batch(network, shown, 1.0)[0] < 1e-10
+    tuned = torch.optim.Adam(network.modules.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(12):
+        value, told = guidance_batch(network, shown, 4.0)
+        value.backward()
+        tuned.step()
+        tuned.zero_grad()
+        losses.append(float(value.detach()))
+    assert losses[-1] < 0.7 * losses[0]
+    assert told["velocity"] > 0
+    alone = guidance_batch(network, shown, 4.0, alone=True)[1]
+    assert alone["velocity"] != alone["jumps"] != guidance_batch(network, shown, 4.0)[1]["jumps"]
 
 
 # Whitening ---

@@ -24,8 +24,8 @@ from training.pictures import Source, augment, to_images
 from training.speak import answers_loss, grid_of, planned, row
 from training.tower import look
 
-HARD = ("relative", "two", "three")
-"""Kinds of instruction that three fifths of the plans are about."""
+HARD = ("relative", "two", "three", "refuse")
+"""Kinds of instruction that two thirds of the plans are about."""
 
 
 class Lesson(NamedTuple):

@@ -39,8 +39,9 @@ ATTRIBUTES = {
 """What the heads name, with the number of values."""
 ROUND = {"minute": 1.0, "hour hand": 1.0}
 """Attributes whose values stand in a circle, with the width in values of what counts as nearly right."""
-HEADS_FIRST = 0.1
-"""Share of the stage in which the heads, which are new each time, learn alone: a trained tower is left in peace."""
+HEADS_FIRST = 0.25
+"""Share of the stage in which the heads, which are new each time, learn alone, from pictures as they are: until they
+know what they see, neither the tower nor an attack has anything to learn from them."""
 SLIGHT = ("marks", "second_hand")
 """Attributes that hang on so few pixels that a small change may make them other ones."""
 HANDS, CELLS, PATCHES = 3, 4, 8
@@ -197,8 +198,9 @@ def learn_to_see(
         generator = run.generator(vlm.device)
         sight.visual.train().requires_grad_(share >= HEADS_FIRST)
         images, truth = next(batches).shown(generator)
-        hard = attacked(images, partial(_firm_loss, sight, truth), generator)
-        value, told = see_loss(*_seen(sight, hard), truth)
+        if share >= HEADS_FIRST:
+            images = attacked(images, partial(_firm_loss, sight, truth), generator)
+        value, told = see_loss(*_seen(sight, images), truth)
         run.advance(value, batch, share)
         run.tell(50, loss=value.detach(), **told)
     run.save()

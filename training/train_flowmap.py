@@ -166,6 +166,16 @@ def jumps(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tenso
     return s, s + (t - s) * (0.25 + 0.5 * middle), t
 
 
+def two_shorter(
+    network: FlowNetwork, tokens: Tensor, s: Tensor, u: Tensor, t: Tensor, said: tuple[Tensor, Tensor]
+) -> Tensor:
+    """v of the jump from s to t that two by the average of the weights make, by way of u; each time (B,)."""
+    first = network.taught(tokens, s, u, said)
+    second = network.taught(tokens + (u - s)[:, None, None] * first, u, t, said)
+    share = ((u - s) / (t - s))[:, None, None]
+    return share * first + (1 - share) * second
+
+
 def loss(
     network: FlowNetwork,
     x1: Tensor,
@@ -190,11 +200,7 @@ def loss(
     x = noise.lerp(packed, s[:, None, None])
     if off:
         told = tuple(part[on:].detach() for part in said)
-        first = network.taught(x[on:], s[on:], u, told)
-        middle = x[on:] + (u - s[on:])[:, None, None] * first
-        second = network.taught(middle, u, t[on:], told)
-        share = ((u - s[on:]) / (t[on:] - s[on:]))[:, None, None]
-        target[on:] = share * first + (1 - share) * second
+        target[on:] = two_shorter(network, x[on:], s[on:], u, t[on:], told)
     error = (network.velocity(x, s, t, said) - target).square().mean(2)
     foreseen = network.foresight.loss(where_hands_are(hands))
     value = (error * weights(dial)).mean() + foreseen
