@@ -141,6 +141,7 @@ def test_a_network_is_already_what_it_shows_without_guidance_and_learns_it_with(
         losses.append(float(value.detach()))
     assert losses[-1] < 0.7 * losses[0]
     assert told["velocity"] > 0
+    deepcopy(network.transformer)  # as `save_pipeline` does
     alone = guidance_batch(network, shown, 4.0, alone=True)[1]
     assert alone["velocity"] != alone["jumps"] != guidance_batch(network, shown, 4.0)[1]["jumps"]
 
