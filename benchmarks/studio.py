@@ -91,7 +91,7 @@ def drawn(editor: Editor, count: int) -> dict[str, float]:
     shown, generator = scenes(count), torch.Generator().manual_seed(0)
     latents = editor.models.codec.encode(squares(shown))
     noise, found = torch.randn(latents.shape, generator=generator), {}
-    for start in (0.0, 0.3, 0.6):
+    for start in (0.0, 0.125, 0.3, 0.6):
         grid = torch.linspace(start, 1, round(20 * (1 - start)) + 1, dtype=torch.float64).tolist()
         readable = 0
         for clock, clean, rough in zip(shown, latents.split(1), noise.split(1), strict=True):

@@ -113,7 +113,7 @@ class Source:
 def hard_to_see(clock: Clock, rng: Random) -> Clock:
     """The clock with its second hand along another hand or its tail, mostly in hands much like it; or without one.
 
-    It is red, or has the ink of the marks where red does not show: then the hands are red, brown, black or white.
+    A second hand is red, or has the ink of the marks where red does not show: the other hands are near to either.
     """
     turn = rng.choice((clock.minutes / 12, clock.minute)) + rng.choice((0, 0, 30)) + rng.uniform(-3, 3)
     found = replace(clock, second=round(turn) % 60, second_hand=rng.random() < 0.6)
