@@ -14,6 +14,7 @@ from benchmarks.judge import minutes_off
 from editor import images
 from editor.engine import Editor
 from rewards.plan import STUDIO, worked_out
+from rewards.vlm import VLM
 from training import clock_language as language
 from training import clocks
 from training.clocks import Clock
@@ -62,12 +63,12 @@ def minutes_of(text: str) -> int | None:
 
 
 @torch.no_grad()
-def replies(editor: Editor, shown: list[Clock], prompts: list[str], longest: int) -> list[str]:
-    """What the VLM answers to a prompt about each clock."""
+def replies(vlm: VLM, shown: list[Clock], prompts: list[str], longest: int) -> list[str]:
+    """What a VLM answers to a prompt about each clock."""
     found: list[str] = []
     for i in range(0, len(shown), BATCH):
         seen = torch.cat([images.to_unit(clocks.render(clock)) for clock in shown[i : i + BATCH]])
-        found += editor.models.vlm.answers(seen, prompts[i : i + BATCH], longest)
+        found += vlm.answers(seen, prompts[i : i + BATCH], longest)
     return found
 
 
@@ -83,8 +84,9 @@ def parsed(reply: str) -> dict[str, Any]:
 def plans(editor: Editor, shown: list[Clock]) -> dict[str, float]:
     """Shares of instructions, one about each clock and an equal number of every kind, that are planned rightly."""
     asked = [language.request(clock, Random(i), KINDS[i % len(KINDS)]) for i, clock in enumerate(shown)]
-    said = replies(editor, shown, [STUDIO.fill(request.instruction) for request in asked], 320)
-    told = replies(editor, shown, [language.ASK_TIME[0]] * len(shown), 12)
+    vlm = editor.models.vlm
+    said = replies(vlm.planner, shown, [STUDIO.fill(request.instruction) for request in asked], 320)
+    told = replies(vlm, shown, [language.ASK_TIME[0]] * len(shown), 12)
     made = [Planned(clock, request, parsed(reply), minutes_of(time))
             for clock, request, reply, time in zip(shown, asked, said, told, strict=True)]  # fmt: skip
     found = {"exact": share([p.exact for p in made]), "checks exact": share([p.checks for p in made])}
@@ -102,7 +104,7 @@ def plans(editor: Editor, shown: list[Clock]) -> dict[str, float]:
 def refusals(editor: Editor, shown: list[Clock], sentences: list[str]) -> dict[str, float]:
     """Share of the sentences that is refused, over the given clocks in turn."""
     about = [shown[i % len(shown)] for i in range(len(sentences))]
-    said = replies(editor, about, [STUDIO.fill(text) for text in sentences], 48)
+    said = replies(editor.models.vlm.planner, about, [STUDIO.fill(text) for text in sentences], 48)
     return {"refused out of language": share(["refuse" in parsed(reply) for reply in said])}
 
 

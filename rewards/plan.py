@@ -100,7 +100,7 @@ def plan(
     if len(instruction) > MAX_INSTRUCTION:
         raise ValueError(f"An instruction may have {MAX_INSTRUCTION} characters, not {len(instruction)}: shorten it.")
     wish = " ".join(vlm.prompter.neutral(instruction).split())
-    reply = vlm.answer(image, template.fill(wish), template.max_new_tokens, calls)
+    reply = vlm.planner.answer(image, template.fill(wish), template.max_new_tokens, calls)
     try:
         return parse(worked_out(reply) if template.sums else reply)
     except Refused:

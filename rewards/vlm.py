@@ -9,6 +9,7 @@ in one pass of the text tower (`score`; the layout is explained in `rewards.prom
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from rewards.attention import WindowAttention
 from rewards.base import FAMILIES, NO, YES
+from rewards.planner import FOLDER, adapted
 from rewards.preprocess import MatrixPatchEmbed, pixel_patches
 from rewards.prompt import Packed, Prompter, Question
 
@@ -75,6 +77,17 @@ class VLM:
         yes, no = self.prompter.spellings(YES), self.prompter.spellings(NO)
         self._yes, self._spellings = len(yes), torch.tensor(yes + no, device=model.device)
         self._layouts: dict[Any, tuple[Packed, Tensor, Tensor]] = {}
+        self._planner: VLM | None = None
+
+    @property
+    def planner(self) -> VLM:
+        """What writes the plans: this VLM, or one that shares all with it but for its text tower's adapter."""
+        return self._planner or self
+
+    def plan_with(self, text: PreTrainedModel) -> None:
+        """Write plans with this text tower from now on; see `rewards.planner`."""
+        self._planner = copy.copy(self)
+        self._planner.text, self._planner._layouts, self._planner._planner = text, {}, None
 
     @classmethod
     def load(
@@ -117,10 +130,15 @@ class VLM:
         except OSError as error:
             raise ValueError(f"No VLM at {source}: name a folder that holds one, or download it first.") from error
         if quantization is None:
-            return cls(model.to(device), processor)
-        from rewards.fourbit import differentiable  # slow to import, and nobody else needs it
+            model = model.to(device)
+        else:
+            from rewards.fourbit import differentiable  # slow to import, and nobody else needs it
 
-        return cls(differentiable(model), processor)
+            model = differentiable(model)
+        vlm = cls(model, processor)
+        if (adapter := Path(source) / FOLDER).is_dir():
+            vlm.plan_with(adapted(vlm.text, adapter))
+        return vlm
 
     @property
     def device(self) -> torch.device:

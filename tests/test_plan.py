@@ -41,7 +41,7 @@ class Scripted:
 
     def __init__(self, reply: str) -> None:
         self.reply, self.prompts = reply, []
-        self.prompter = Prompter(tiny_qwen25()[1])
+        self.prompter, self.planner = Prompter(tiny_qwen25()[1]), self
 
     def answer(self, image: torch.Tensor, prompt: str, max_new_tokens: int, calls: Calls | None) -> str:
         self.prompts.append(prompt)

@@ -23,6 +23,7 @@ class Planner:
     def __init__(self, *said):
         self.said, self.models = [text for batch in said for text in batch], self
         self.vlm = SimpleNamespace(answers=self._answers)
+        self.vlm.planner = self.vlm
 
     def _answers(self, images, prompts, longest):
         now, self.said = self.said[: len(prompts)], self.said[len(prompts) :]
