@@ -9,7 +9,7 @@ from random import Random
 from training.clock_looks import ATTRIBUTES, another, caption, description, phrase, value, with_time
 from training.clock_orders import NOTHING, attribute_order, dressed, shift_order, time_order
 from training.clock_questions import ask_if, open_questions
-from training.clock_refusals import off_topic
+from training.clock_refusals import garbled, off_topic
 from training.clocks import PARTS, Clock, legible
 from training.world import Request
 
@@ -18,6 +18,8 @@ SHARES = (8, 6, 2, 2, 2, 2, 2, 3, 2, 4, 2, 1, 6)
 """How often a request of each kind is drawn."""
 ORDERED = ("time", *ATTRIBUTES)
 """What can be changed, in the order of a plan's checks."""
+GARBLED = 0.3
+"""Share of what is refused that would be an order but for one word."""
 REFUSAL = json.dumps({"refuse": "This is not about the looks or the time of the clock."})
 
 
@@ -56,7 +58,8 @@ def request(clock: Clock, rng: Random, kind: str | None = None) -> Request:
     if kind is None:
         kind = rng.choices(KINDS, SHARES)[0]
     if kind == "refuse":
-        return Request(dressed([off_topic(rng)], rng), REFUSAL)
+        strange = garbled(_any_order(clock, rng), rng) if rng.random() < GARBLED else off_topic(rng)
+        return Request(dressed([strange], rng), REFUSAL)
     if kind == "nothing":
         return Request(dressed([rng.choice(NOTHING)], rng), plan(clock, clock, ()), (), kind)
     while True:
@@ -92,6 +95,12 @@ def _order(clock: Clock, attribute: str, rng: Random) -> tuple[Clock, str]:
         target = another(clock, attribute, rng)
         if legible(target.rim, target.face, target.hands, target.background):
             return target, attribute_order(target, attribute, rng)
+
+
+def _any_order(clock: Clock, rng: Random) -> str:
+    """An order for one change of any kind."""
+    attribute = rng.choice(("relative", *ORDERED))
+    return shift_order(rng)[1] if attribute == "relative" else _order(clock, attribute, rng)[1]
 
 
 def _field(attribute: str) -> str:

@@ -6,15 +6,27 @@ from collections.abc import Callable
 from random import Random
 
 from training.clock_looks import article
-from training.clocks import COLOURS, PARTS
+from training.clock_orders import FIVES, NUMBER_WORDS
+from training.clocks import COLOURS, PARTS, SHAPES
 
 OBJECTS = (
-    "cat dog house car tree bird boat mountain river bridge hat guitar cup table chair sofa lamp horse "
-    "sheep cow train plane bicycle flower rose garden beach moon star robot dragon castle pizza cake "
-    "apple banana carrot book window door man woman child face mask shirt dress shoe street city forest "
-    "lake sea cloud sky sun snowman elephant lion fish whale butterfly candle vase bottle phone computer "
-    "keyboard camera painting statue piano violin drum truck bus taxi ship rocket planet island desert "
-    "volcano waterfall bear wolf fox owl"
+    "cat dog house car tree bird boat mountain river bridge hat guitar cup table chair sofa lamp horse sheep cow "
+    "train plane bicycle flower rose garden beach moon star robot dragon castle pizza cake apple banana carrot book "
+    "window door man woman child face mask shirt dress shoe street city forest lake sea cloud sky sun snowman "
+    "elephant lion fish whale butterfly candle vase bottle phone computer keyboard camera painting statue piano "
+    "violin drum truck bus taxi ship rocket planet island desert volcano waterfall bear wolf fox owl hammer bucket "
+    "airport tower church palace bedroom garage pillow blanket mattress drawer oven fridge toaster kettle knife bowl "
+    "jar basket bag wallet sock boot coat button zipper necklace ring sword shield arrow bow drone ambulance scooter "
+    "skateboard wheel engine brake tyre petrol battery bulb lantern torch candlestick chandelier comb brush soap "
+    "towel razor needle thread pencil notebook envelope stamp parcel magazine map globe compass telescope microscope "
+    "magnet campfire trail glacier canyon swamp cave cliff pond stream shore reef pebble boulder crystal diamond "
+    "nugget coin banknote cheque ticket recipe noodle rice bread butter honey jam salad steak sausage bacon onion "
+    "garlic potato tomato pepper lemon grape cherry melon pear peach mango pineapple coconut walnut almond pumpkin "
+    "cabbage lettuce spinach rabbit squirrel deer moose goat pig chicken duck goose swan eagle hawk seagull crow toad "
+    "snake lizard turtle shark dolphin crab lobster shrimp spider ant bee wasp beetle worm snail nurse doctor teacher "
+    "farmer soldier pirate ghost zombie vampire fairy giant dwarf knight king baby boy girl grandmother choir trumpet "
+    "flute harp banjo microphone speaker headphone television remote printer scanner laptop tablet server website "
+    "password email invoice contract meeting deadline salary budget tax"
 ).split()
 MANNERS = (
     "watercolour oil painting pencil sketch cartoon anime photograph pixel art impressionism pop art film "
@@ -22,14 +34,36 @@ MANNERS = (
 ).split()
 DEEDS = ("smile", "cry", "jump", "dance", "sleep", "run", "fly", "swim", "laugh", "wave", "sing", "wink")
 QUALITIES = (
-    "happy sad older younger bigger smaller taller shiny transparent wooden metal golden furry wet broken "
-    "rusty beautiful scary modern antique blurry sharp"
+    "happy sad older younger bigger smaller taller shiny transparent wooden metal golden furry wet broken rusty "
+    "beautiful scary modern antique blurry sharp angry bored brave busy calm cheap clever cold cosy crooked curly "
+    "cute dark deep dirty dull dusty elegant empty expensive fancy fast fat fluffy foggy frozen funny gentle glossy "
+    "greasy grumpy heavy hollow hot huge icy juicy lazy lonely loose loud lucky mad messy muddy narrow noisy nervous "
+    "pale peaceful plain polite proud quiet rough royal salty shallow shy silly sleepy slim slow smooth soft sour "
+    "spicy steep sticky stiff strong sunny sweet tall tame tasty thick thin tidy tiny tired tough ugly warm weak "
+    "weird wide wild wise woolly young"
 ).split()
 ACTS = (
-    "kick boil knit polish bend shake squeeze peel tickle feed wash plant harvest sharpen tilt mirror "
-    "brighten darken soften resize blend duplicate trace decorate inflate freeze burn carve wrap tow scrub"
+    "kick boil knit polish bend shake squeeze peel tickle feed wash plant harvest sharpen tilt mirror brighten darken "
+    "soften resize blend duplicate trace decorate inflate freeze burn carve wrap tow scrub accept answer arrest "
+    "arrange attack bake bless borrow bounce break breathe buy call catch chase chew chop collect compare complain "
+    "cook count cross cure deliver deny describe design destroy dig discuss divide drag drink drive earn eat embrace "
+    "encourage enjoy enter escape explore fetch fight film follow forgive fry gather greet grind grow guard guess "
+    "heal heat hire hug hunt hurry identify ignore imagine improve invite juggle kiss knock launch learn lend lick "
+    "listen load lock measure mix obey pack park pass pay pick plan plough pray predict press print promise protect "
+    "publish pull punch push rake rebuild recommend record rent repair rescue rinse roast rob scare scratch search "
+    "sell sew shout shovel sketch skip smell sneeze solve spell spin splash spray squash steal stir stitch study "
+    "summarise swallow sweep teach tear throw tidy trap trim type unlock visit wake walk warn weave whisper whistle "
+    "wipe yell"
 ).split()
 """What can be done to other things than clocks."""
+TELLING = frozenset(
+    {*COLOURS, *PARTS, *SHAPES, *NUMBER_WORDS, *FIVES.values()}
+    | set(
+        "clock time hand second circle octagon shape marks ticks dots arabic roman numerals past to quarter half noon "
+        "midnight minutes hour hours later earlier forward back".split()
+    )
+)
+"""Words that an order of the clock world cannot be without, in small letters."""
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 ONSETS = "b bl br c ch cl d dr f fl g gl gr h j k l m n p ph pl pr qu r s sc sh sk sl sn sp st sw t th tr v w z".split()
 VOWELS = "a ai au e ea ee i o oa oo ou u y".split()
@@ -111,6 +145,15 @@ def off_topic(rng: Random) -> str:
     words = {"o": o, "p": p, "q": q, "m": m, "d": d, "s": s, "act": act, "part": part, "c": c, "n": n}
     with_article = {f"a_{name}": article(words[name]) for name in "opmc"}
     return rng.choice(SENTENCES).format(**words, **with_article)
+
+
+def garbled(order: str, rng: Random) -> str:
+    """An order of the clock world with one of its telling words, or its time, replaced by a strange one."""
+    words = order.split()
+    telling = [i for i, word in enumerate(words) if word.strip(".,?").lower() in TELLING or any(map(str.isdigit, word))]
+    strange = rng.choice((OBJECTS, QUALITIES, ACTS, None))
+    words[rng.choice(telling)] = rng.choice(strange) if strange else invented(rng)
+    return " ".join(words)
 
 
 def invented(rng: Random) -> str:

@@ -13,6 +13,7 @@ import torch
 from transformers import Qwen2_5_VLProcessor
 
 from editor.runtime import prepare
+from rewards import planner
 from rewards.vlm import VLM
 from training.data import RUNS
 from training.harness import Length, add_machine, join_others, rank
@@ -35,16 +36,18 @@ def build(folder: Path = FOLDER, device: str = "cpu") -> VLM:
 
 
 def save(vlm: VLM, folder: Path) -> None:
-    """Write the model in bfloat16 and its processor."""
+    """Write the model in bfloat16, its processor, and the adapter for plans where there is one."""
     vlm.model.to(torch.bfloat16).save_pretrained(folder)
     vlm.processor.save_pretrained(folder)
+    if vlm.planner is not vlm:
+        vlm.planner.text.to(torch.bfloat16).save_pretrained(folder / planner.FOLDER)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=FOLDER / "model")
     parser.add_argument("--init", type=Path, help="a trained folder to go on from, with its tokenizer")
-    stages = (("see", 200_000, 48, 1.5e-3), ("speak", 100_000, 24, 1.2e-3), ("plan", 16_000, 24, 5e-4))
+    stages = (("see", 200_000, 48, 1.5e-3), ("speak", 100_000, 24, 1.2e-3), ("plan", 30_000, 24, 2e-3))
     for stage, pictures, batch, lr in stages:
         parser.add_argument(
             f"--{stage}", type=Length.parse, default=Length(pictures), help="pictures, or minutes as in 15m; 0: none"
