@@ -46,11 +46,13 @@ _STUDIED = SearchSettings(
     preserve=8.0,
     focus=0.95,
     undo=0.01,
+    restart=0.3,
+    sure=0.9975,
 )
 EFFORTS: Mapping[str, SearchSettings] = {
     "fast": _STUDIED.but(particles=4, steps=5, corrections=2),
-    "balanced": _STUDIED.but(particles=6, steps=8, corrections=3, searches=3),
-    "thorough": _STUDIED.but(particles=8, steps=10, corrections=4, searches=4),
+    "balanced": _STUDIED.but(particles=6, steps=8, corrections=3, searches=4),
+    "thorough": _STUDIED.but(particles=8, steps=10, corrections=4, searches=6),
 }
 """Presets of the page and the command line, by name."""
 INVERSION_STEPS = 8

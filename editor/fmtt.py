@@ -9,7 +9,7 @@ chi_t grad r_t, and keeps the best instead of the weighted: it finds, and claims
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from statistics import fmean
 
@@ -28,7 +28,7 @@ from editor.particles import (
     where,
 )
 from editor.run import Run
-from editor.schedules import Tilt, Visit, itinerary, time_grid
+from editor.schedules import Tilt, itinerary, time_grid
 from editor.types import EditError, FlowMap, Latents, Score, SearchSettings, Step
 
 GOLDEN = 0.6180339887498949
@@ -44,21 +44,30 @@ def search(flow: FlowMap, score: Score, x: Latents, settings: SearchSettings) ->
 
     At each visit: look ahead, score, yield a Step; clone the best; move at fixed t; go on along the flow. The last
     Step is at t = 1, where the look-ahead is x itself. Where no particle meets there what was asked for, it begins
-    anew from the next best draws, settings.searches times in all. Raises EditError on rewards that are not finite.
+    again, settings.searches times in all: by turns from the best end, noised to settings.restart, and anew from the
+    next best draws. Raises EditError on rewards that are not finite.
     """
-    run, visits = Run.of(flow, score, x, settings), itinerary(settings)
+    run, begun, best = Run.of(flow, score, x, settings), 0, None
     starts: list[Latents] = []
     for ended in range(settings.searches):
-        starts = starts or list(run.draw(x).split(len(x)))
-        for step in _climb(run, starts.pop(0), visits, ended):
+        if ended % 2 and settings.restart:
+            run = replace(run, settings=settings.but(strength=1 - max(settings.restart, settings.start)))
+            start = run.draw_from(best)
+        else:
+            run = replace(run, settings=settings)
+            starts = starts or list(run.draw(x).split(len(x)))
+            start = starts.pop(0)
+        for step in _climb(run, start, begun, ended):
             yield step
         if step.scored.met is None or step.scored.met.any():
             return
+        begun, top = step.total + 1, int(step.scored.reward.argmax())
+        best = step.lookahead[top : top + 1]
 
 
-def _climb(run: Run, x: Latents, visits: Sequence[Visit], ended: int) -> Iterator[Step]:
-    """One search from particles x at t0 to t = 1, after so many that have ended."""
-    settings, first, report = run.settings, ended * len(visits), {"searches": ended + 1.0}
+def _climb(run: Run, x: Latents, first: int, ended: int) -> Iterator[Step]:
+    """One search from particles x at t0 to t = 1, after so many steps of others that have ended."""
+    settings, visits, report = run.settings, itinerary(run.settings), {"searches": ended + 1.0}
     ancestry = parents = identity = torch.arange(len(x))
     pace, before = torch.ones(len(x)), None
     for index, visit in enumerate(visits):

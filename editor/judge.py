@@ -56,6 +56,8 @@ class Judge:
     calls: Calls
     wanted: int
     """How many of the checks come first and ask for what the plan wants; the others ask for what must stay."""
+    sure: float = MET
+    """Probability beyond which yes or no counts as met at a landing of the search."""
     focus: Focus | None = None
     """Where the edit acts; None where a mask says so, or before that was found out."""
     decodes: int = 0
@@ -74,7 +76,8 @@ class Judge:
             weight = outside(within, before.shape[-2:]).clamp(min=1e-3)
             small = F.interpolate(within, size=latents.shape[-2:], mode="area").to(latents)
         held = Preserve(before, weight=weight)
-        judge = cls(models.codec, asked, held, settings.preserve, latents, small, calls, len(plan.checks))
+        wanted = len(plan.checks)
+        judge = cls(models.codec, asked, held, settings.preserve, latents, small, calls, wanted, settings.sure)
         judge.source = judge._opinion(before)
         return judge
 
@@ -84,7 +87,7 @@ class Judge:
         self.preserve = replace(self.preserve, weight=1 - share * focus.free)
 
     def __call__(self, latents: Latents) -> Scored:
-        return self._scored(self.decoded(latents))
+        return self._scored(self.decoded(latents), self.sure)
 
     def asked(self, latents: Latents) -> Scored:
         """The same by the checks alone, those of what must stay among them, without closeness to the source."""
@@ -100,13 +103,15 @@ class Judge:
         """The latents where the edit may act, the source's elsewhere."""
         return latents if self.mask is None else torch.lerp(self.latents, latents, self.mask.to(latents))
 
-    def _scored(self, decoded: Images) -> Scored:
-        scored = self._checked(decoded)
+    def _scored(self, decoded: Images, sure: float = MET) -> Scored:
+        scored = self._checked(decoded, sure)
         return scored._replace(reward=scored.reward + self.weight * self.preserve(decoded))
 
-    def _checked(self, decoded: Images) -> Scored:
+    def _checked(self, decoded: Images, sure: float = MET) -> Scored:
+        """An open answer counts as met where it is likelier than all others together, whatever `sure` is."""
         found = self.checks.evaluate(decoded)
-        met = found.probabilities[:, : self.wanted].min(1).values > MET
+        least = torch.tensor([MET if check.is_open else sure for check in self.checks.checks[: self.wanted]])
+        met = (found.probabilities[:, : self.wanted] > least.to(found.probabilities)).all(1)
         return Scored(found.reward.to(decoded.device), decoded.detach(), found.probabilities, met)
 
     @torch.no_grad()

@@ -79,8 +79,8 @@ class Progress:
     def after(self, step: Step) -> EditUpdate:
         """The update that tells of a step."""
         self.finals = self._candidates(step.scored, [(step.index, i) for i in range(len(step.x))])
-        top = max(range(len(self.finals)), key=lambda i: self.finals[i].score)
-        if self.best is None or self.finals[top].score > self.best.score:
+        top = max(range(len(self.finals)), key=lambda i: rank(self.finals[i]))
+        if self.best is None or rank(self.finals[top]) > rank(self.best):
             self.best, self.latents = self.finals[top], step.lookahead[top : top + 1]
         rewards = tuple(candidate.score for candidate in self.finals)
         self.update = replace(
@@ -110,8 +110,8 @@ class Progress:
 
     def finished(self, stopped: bool) -> EditUpdate:
         """The last update: the candidates, best first. An earlier landing that scored best of all is among them."""
-        ranked = sorted(self.finals, key=lambda candidate: -candidate.score)
-        if self.best.score > ranked[0].score:
+        ranked = sorted(self.finals, key=rank, reverse=True)
+        if rank(self.best) > rank(ranked[0]):
             ranked.insert(0, self.best)
         if self.spared is not None:
             ranked.insert(0, self.spared)
@@ -126,16 +126,24 @@ class Progress:
     def _candidates(self, scored: Scored, places: list[tuple[int, int]]) -> list[Candidate]:
         """Landings with their scores; the checks of the plan come first among those of the judge."""
         asked = len(self.update.plan.checks)
-        landings = zip(scored.reward.tolist(), scored.images, scored.checks.tolist(), places, strict=True)
+        met = [False] * len(places) if scored.met is None else scored.met.tolist()
+        landings = zip(scored.reward.tolist(), scored.images, scored.checks.tolist(), places, met, strict=True)
         return [
-            Candidate(laid=Landed(self.canvas, image.cpu()), score=reward, checks=tuple(checks[:asked]), place=place)
-            for reward, image, checks, place in landings
+            Candidate(
+                laid=Landed(self.canvas, image.cpu()), score=reward, checks=tuple(checks[:asked]), place=place, met=met
+            )
+            for reward, image, checks, place, met in landings
         ]
 
     def _cost(self, nfe: int) -> Cost:
         """What was spent so far, with so many network evaluations."""
         seconds = time.monotonic() - self.started
         return Cost(nfe=nfe, decodes=2 + self.judge.decodes, vlm_calls=self.judge.calls.count, seconds=seconds)
+
+
+def rank(candidate: Candidate) -> tuple[bool, float]:
+    """What orders candidates: whether they meet the plan, then their score."""
+    return candidate.met, candidate.score
 
 
 def told(step: Step) -> str:

@@ -84,11 +84,21 @@ class Run:
             return self.scatter(x)
         clean = self.clean(x)
         starts = [self.spread(x, clean)]
-        starts += [self._renoised(x, clean) for _ in range(self.settings.draws - 1)]
-        drawn = torch.cat(starts)
-        rewards = torch.cat([self.land(part, self.settings.start, False).reward for part in drawn.split(TOGETHER)])
+        return self._best(starts + [self._renoised(x, clean) for _ in range(self.settings.draws - 1)])
+
+    def draw_from(self, clean: Latents) -> Latents:
+        """N starts at t0 around one clean latent (1, ...), each with noise of its own: the best, as in `draw`."""
+        alike = clean.expand(self.settings.particles, *[-1] * (clean.ndim - 1))
+        fresh = (self.noise.normal(alike) for _ in range(self.settings.draws))
+        starts = [torch.lerp(noise, alike, self.settings.start) for noise in fresh]
+        return self._best(starts)[: self.settings.particles]
+
+    def _best(self, starts: list[Latents]) -> Latents:
+        """All starts, those first whose look-aheads score best."""
+        drawn, t = torch.cat(starts), self.settings.start
+        rewards = torch.cat([self.land(part, t, False).reward for part in drawn.split(TOGETHER)])
         best = rewards.double().argsort(descending=True, stable=True)
-        return drawn[best.to(x.device)]
+        return drawn[best.to(drawn.device)]
 
     def spread(self, x: Latents, clean: Latents) -> Latents:
         """`scatter` around a clean part that is known."""

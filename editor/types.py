@@ -41,7 +41,7 @@ class Scored(NamedTuple):
     checks: Float[Tensor, "batch checks"] | None = None
     """Probability that each check holds, in [0, 1], detached, for display."""
     met: Bool[Tensor, " batch"] | None = None
-    """Whether all that was asked for is likelier met than not; None where nothing can tell."""
+    """Whether all that was asked for is met; None where nothing can tell."""
 
 
 Score = Callable[[Latents], Scored]
@@ -82,7 +82,12 @@ class SearchSettings:
     draws: int = 1
     """Starts that the search draws for each particle, to begin with those that look best."""
     searches: int = 1
-    """How often the search may begin anew while no candidate at its end meets what was asked for."""
+    """How many times the search may begin while no candidate at its end meets what was asked for."""
+    restart: float = 0.0
+    """Time that every second search begins at, or t0 if that is later, from the best end of the one before under fresh
+    noise; 0 lets all of them begin anew at t0. See Restart sampling (Xu et al., arXiv 2306.14878)."""
+    sure: float = 0.5
+    """Probability beyond which a yes or no of the plan counts as met at the end of a search."""
     lookahead: str = "map"
     """'map' (the flow map in `lookahead_steps`), 'denoiser' or 'none'."""
     lookahead_steps: int = 1
@@ -155,7 +160,8 @@ class SearchSettings:
         refuse("jitters", "be a whole number from 0 to 16", lambda v: v in range(17))
         refuse("strength ramp", "be above 0 and at most 1", lambda v: 0 < v <= 1)
         refuse("guidance noise damping preserve", "be zero or more", lambda v: 0 <= v < 1e6)
-        refuse("guided ess renoise clone_noise focus undo", "lie in [0, 1]", lambda v: 0 <= v <= 1)
+        refuse("guided ess renoise clone_noise focus undo sure", "lie in [0, 1]", lambda v: 0 <= v <= 1)
+        refuse("restart", "be from 0 to below 1", lambda v: 0 <= v < 1)
         refuse("move spacing", "be above 0 and at most 10", lambda v: 0 < v <= 10)
         refuse("spread", "lie in [1, 100]", lambda v: 1 <= v <= 100)
         refuse("seed", f"be a whole number from 0 to {2**32 - 1}", lambda v: v in range(2**32))
@@ -171,6 +177,8 @@ class SearchSettings:
             raise ValueError(f"discretisation must be transport or euler-maruyama, not {self.discretisation!r}.")
         if self.times is not None:
             numbers = isinstance(self.times, tuple) and all(isinstance(t, float) for t in self.times)
+            if self.restart:
+                raise ValueError("Times of one's own are for searches that all begin at t0: set restart to 0.")
             if not numbers or any(not a < b for a, b in pairwise((self.start, *self.times, 1.0))):
                 raise ValueError(f"times must be numbers that ascend between t0 and 1, not {self.times!r}.")
 
@@ -265,6 +273,8 @@ class Candidate:
     """Probability of each check of the plan, in its order."""
     place: tuple[int, int]
     """The step and the particle that landed there: where it stands in `EditUpdate.history` and `parents`."""
+    met: bool = False
+    """Whether it surely meets every check of the plan: no score of one that doesn't outranks it."""
 
     @cached_property
     def preview(self) -> Image.Image:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 from threading import Event
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from editor.baselines import planned_nfe
 from editor.engine import FARTHER, INVERSION_STEPS, Editor
 from editor.focus import COPIES, LOOKS, TIMES
 from editor.judge import Judge
+from editor.progress import rank
 from editor.registration import warning
 from editor.types import MAX_INSTRUCTION, EditError, EditRequest, SearchSettings
 from rewards.base import Check, Plan
@@ -116,6 +118,28 @@ def test_a_search_that_begins_anew_says_so_and_keeps_the_best_of_all(tiny_editor
     assert "search" not in steps[half - 1].message
     assert steps[half].message == f"Step {half} of {2 * half - 1}, search 2: no candidate met the checks before"
     assert updates[-1].score >= max(max(u.scores) for u in steps) - 1e-4
+
+
+def test_a_landing_meets_a_yes_where_it_is_sure_and_an_open_answer_where_it_is_likely(tiny_editor):
+    found = tiny_editor.invert(picture(), 0.4)
+    latents = torch.randn(24, *found.latents.shape[1:], generator=torch.Generator().manual_seed(0))
+    plans = [Plan((Check("Is the rim red?"),)), Plan((Check("What time does the clock show?", "4:45"),))]
+    for plan in plans:
+        def judged(sure, plan=plan):
+            settings = SETTINGS.but(sure=sure)
+            return Judge.of(tiny_editor.models, plan, found.latents, found.before, None, settings, Calls())
+
+        likely = judged(0.5)(latents).checks[:, 0]
+        sure = float(likely.median())
+        for bar in (0.0, sure, 1.0):
+            judge = judged(bar)
+            assert torch.equal(judge(latents).met, likely > (0.5 if plan is plans[1] else bar))
+            assert torch.equal(judge.asked(latents).met, likely > 0.5), "what the captions suffice for is not so strict"
+
+
+def test_candidates_that_meet_the_plan_come_before_those_of_higher_scores():
+    made = [SimpleNamespace(met=met, score=score) for met, score in ((False, 3.0), (True, 1.0), (True, 2.0))]
+    assert [c.score for c in sorted(made, key=rank, reverse=True)] == [2.0, 1.0, 3.0]
 
 
 def test_the_best_so_far_never_falls(tiny_editor):

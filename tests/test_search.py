@@ -81,6 +81,32 @@ def test_a_search_begins_anew_while_nothing_meets_what_was_asked_for():
     assert len(second) == (2 if ends[1] > ends[0] else 1) * visits
 
 
+def test_every_second_search_begins_from_the_end_of_the_one_before():
+    flow, score, _, _ = world(16)
+    settings = SearchSettings(particles=3, steps=2, corrections=1, searches=3, draws=4, restart=0.75)
+    x = source(flow, settings, 16)
+
+    def unmet(y):
+        return score(y)._replace(met=torch.zeros(len(y), dtype=torch.bool))
+
+    steps = list(search(flow, unmet, x, settings))
+    anew = list(search(flow, unmet, x, settings.but(restart=0.0, searches=2)))
+    starts = [s for s in steps if s.index == 0 or steps[s.index - 1].t == 1.0]
+    assert [s.t for s in starts] == pytest.approx([settings.start, 0.75, settings.start])
+    assert [s.index for s in steps] == list(range(len(steps)))
+    assert [s.diagnostics["searches"] for s in starts] == [1, 2, 3]
+    ended = steps[starts[1].index - 1]
+    best = ended.lookahead[ended.scored.reward.argmax()]
+    noise = (starts[1].x - 0.75 * best) / 0.25
+    assert abs(float(noise.mean())) < 0.5
+    assert 0.6 < float(noise.std()) < 1.4
+    assert starts[1].nfe - ended.nfe == 3 * 4 + 3, "each draw is looked at once, and then the chosen ones"
+    assert torch.equal(starts[2].x, anew[len(anew) // 2].x), "the third begins with the next best draws"
+    assert [s.diagnostics["gradients"] for s in starts] == [3, 6, 9], "all searches are counted together"
+    with pytest.raises(ValueError, match="set restart to 0"):
+        settings.but(times=(0.5,))
+
+
 def test_the_same_seed_gives_the_same_particles_whatever_their_number():
     flow, score, _, _ = world(16)
     settings = SearchSettings(particles=3, keep=3, spread=2.0, temperature=0.5, corrections=2)
