@@ -180,12 +180,12 @@ def _edit(editor: Editor, clock: clocks.Clock, seed: int, kind: str, settings: S
     }  # fmt: skip
 
 
-def equal_best_of_n(settings: SearchSettings) -> SearchSettings:
-    """Best of N with as many network evaluations as `settings` spend, or just more."""
-    particles = 1
-    while planned_nfe(settings.but(method="best-of-n", particles=particles, keep=1)) < planned_nfe(settings):
-        particles += 1
-    return settings.but(method="best-of-n", particles=particles, keep=1)
+def equal_best_of_n(settings: SearchSettings, nfe: float) -> SearchSettings:
+    """Best of N with at least so many network evaluations in its search, in the same steps."""
+    control = settings.but(method="best-of-n", particles=1, keep=1)
+    while planned_nfe(control) < nfe:
+        control = control.but(particles=control.particles + 1)
+    return control
 
 
 def measure(editor: Editor, quick: bool, number: int) -> Iterator[tuple[str, dict[str, float]]]:
@@ -201,12 +201,14 @@ def measure(editor: Editor, quick: bool, number: int) -> Iterator[tuple[str, dic
         "Plans": lambda: plans(editor, scenes(2 * small)),
         "Refusals": lambda: refusals(editor, scenes(small), elsewhere()[:: 4 if quick else 1]),
     }
-    for kind in ("time", "colour"):
-        for settings in (balanced, equal_best_of_n(balanced)):
-            name = f"Edits of {kind}, {settings.method}, {settings.particles} particles"
-            sections[name] = lambda kind=kind, settings=settings: edits(editor, number, kind, settings)
     for name, section in sections.items():
         yield name, section()
+    for kind in ("time", "colour"):
+        found = edits(editor, number, kind, balanced)
+        control = equal_best_of_n(balanced, found["nfe"])
+        for settings in (balanced, control):
+            figures = found if settings is balanced else edits(editor, number, kind, control)
+            yield f"Edits of {kind}, {settings.method}, {settings.particles} particles", figures
 
 
 def main() -> None:
