@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from math import ceil
 from pathlib import Path
 
 import torch
@@ -18,11 +19,12 @@ from packaging.requirements import Requirement
 
 from editor.hub import Hub, missing
 from editor.memory import choose, host_need, need
-from editor.profiles import ASSETS, Profile, chosen
+from editor.profiles import ASSETS, PROFILES, Profile, chosen
 from editor.repos import FLUX_PIPELINE, VLMS, Repo
 from editor.types import EditError
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
+MEMINFO = Path("/proc/meminfo")
 CARDS = (12, 16, 24, 48, 80)
 """GB of the GPUs that the memory model is shown for."""
 
@@ -75,9 +77,29 @@ def disk_free(folder: Path) -> float:
     return shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.exists())).free / 1e9
 
 
-def ram() -> float:
-    """GB of main memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+def ram() -> float | None:
+    """GB of main memory; None where the system doesn't tell."""
+    told = meminfo("MemTotal")
+    if told is not None:
+        return told
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def swap() -> float:
+    """GB of swap space; 0 where the system doesn't tell."""
+    return meminfo("SwapTotal") or 0.0
+
+
+def meminfo(name: str, table: Path = MEMINFO) -> float | None:
+    """GB of an entry of Linux's table of memory; None where there is no such table or entry."""
+    try:
+        entries = dict(line.split(":", 1) for line in table.read_text().splitlines() if ":" in line)
+        return int(entries[name].split()[0]) * 1024 / 1e9
+    except (OSError, ValueError, LookupError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -88,7 +110,8 @@ class Machine:
     driver: Callable[[], str | None] = driver
     installed: Callable[[str], str | None] = installed
     disk_free: Callable[[Path], float] = disk_free
-    ram: Callable[[], float] = ram
+    ram: Callable[[], float | None] = ram
+    swap: Callable[[], float] = swap
     hub: Hub = field(default_factory=Hub)
     cache: Path = Path(constants.HF_HUB_CACHE)
     models: Path = ASSETS
@@ -142,12 +165,16 @@ def examine(profile: Profile, machine: Machine) -> Iterator[Finding]:
 
 
 def memory(profile: Profile, machine: Machine) -> Finding:
-    """Main memory for what is loaded through it."""
-    wanted, found = host_need(profile), machine.ram()
-    text = f"{found:.0f} GB of main memory, {wanted:.0f} GB wanted (computed)"
-    if found >= wanted:
+    """Main memory for what is loaded through it, together with swap space, which is slower."""
+    wanted, found, swapped = host_need(profile), machine.ram(), machine.swap()
+    if found is None:
+        return Finding("RAM", True, f"{wanted:.0f} GB wanted (computed); this system does not tell how much it has")
+    text = f"{found:.0f} GB of main memory and {swapped:.0f} GB of swap space, {wanted:.0f} GB wanted (computed)"
+    short = wanted - found - swapped
+    if short <= 0:
         return Finding("RAM", True, text)
-    return Finding("RAM", False, f"{text}: close other programs or add swap space")
+    fitting = [name for name, other in PROFILES.items() if not other.repos or host_need(other) <= found + swapped]
+    return Finding("RAM", False, f"{text}: add {ceil(short)} GB of either, or use the profile {' or '.join(fitting)}")
 
 
 def packages(machine: Machine) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 
 from editor import fetch as fetching
-from editor.doctor import CARDS, Gpu, Machine, main, memory_table
+from editor.doctor import CARDS, Gpu, Machine, main, meminfo, memory_table, ram, swap
 from editor.fetch import fetch
 from editor.hub import Hub
 from editor.profiles import PROFILES
@@ -49,6 +49,7 @@ def machine(tmp_path, **parts) -> Machine:
         "installed": lambda name: "99.0",
         "disk_free": lambda folder: 500.0,
         "ram": lambda: 64.0,
+        "swap": lambda: 0.0,
         "hub": everything_in(tmp_path),
         "cache": tmp_path,
         "models": tmp_path,
@@ -78,7 +79,7 @@ def test_a_healthy_machine_is_ok(name, tmp_path, capsys):
         ({"gpus": list}, "GPU", "torch finds none"),
         ({"driver": lambda: None}, "driver", "install one"),
         ({"gpus": lambda: [Gpu("small", 7.0, 8.0)]}, "memory", "needs at least"),
-        ({"ram": lambda: 16.0}, "RAM", "add swap space"),
+        ({"ram": lambda: 16.0, "swap": lambda: 8.0}, "RAM", "add 11 GB of either, or use the profile studio or sana"),
         ({"installed": lambda name: None if name == "peft" else "99.0"}, "peft", "absent"),
         ({"installed": lambda name: "0.1" if name == "torch" else "99.0"}, "torch", "needs torch>="),
     ],
@@ -88,6 +89,33 @@ def test_what_is_wrong_comes_with_what_to_do(part, what, advice, tmp_path, capsy
     assert status == 1
     assert list(broken(found)) == [what]
     assert advice in broken(found)[what]
+
+
+def test_swap_space_counts_as_memory_and_an_unknown_size_is_no_fault(tmp_path, capsys):
+    for parts, said in (
+        ({"ram": lambda: 16.0, "swap": lambda: 32.0}, "16 GB of main memory and 32 GB of swap space, 34 GB wanted"),
+        ({"ram": lambda: None}, "34 GB wanted (computed); this system does not tell"),
+    ):
+        status, found = report(capsys, "flux", machine(tmp_path, **parts))
+        assert status == 0
+        assert said in next(f["text"] for f in found["findings"] if f["what"] == "RAM")
+
+
+def test_memory_is_read_from_linuxs_table(tmp_path):
+    table = tmp_path / "meminfo"
+    table.write_text("MemTotal:       32000000 kB\nno entry\nSwapTotal:       8000000 kB\nSwapFree: many kB\n")
+    assert meminfo("MemTotal", table) == pytest.approx(32.768)
+    assert meminfo("SwapTotal", table) == pytest.approx(8.192)
+    assert (meminfo("SwapFree", table), meminfo("Swap", table)) == (None, None)
+    assert meminfo("MemTotal", tmp_path / "none") is None
+
+
+def test_a_system_without_that_table_or_a_count_of_pages_has_an_unknown_size(monkeypatch):
+    monkeypatch.setattr("editor.doctor.meminfo", lambda name: None)
+    assert ram() > 0
+    assert swap() == 0
+    monkeypatch.delattr("os.sysconf")
+    assert ram() is None
 
 
 def test_offline_and_without_files_it_says_so_and_computes_the_size(tmp_path, capsys):
