@@ -17,7 +17,7 @@ import torch
 from huggingface_hub import constants
 from packaging.requirements import Requirement
 
-from editor.hub import Hub, missing
+from editor.hub import Hub, fetch_command, missing
 from editor.memory import choose, host_need, need
 from editor.profiles import ASSETS, PROFILES, Profile, chosen
 from editor.repos import FLUX_PIPELINE, VLMS, Repo
@@ -149,7 +149,7 @@ def examine(profile: Profile, machine: Machine) -> Iterator[Finding]:
     yield from gpu(profile, machine)
     to_come = 0.0
     for repo in profile.repos:
-        finding, gigabytes = files(repo, machine)
+        finding, gigabytes = files(repo, machine, fetch_command(profile))
         to_come += gigabytes
         yield finding
         if gigabytes:
@@ -217,17 +217,22 @@ def gpu(profile: Profile, machine: Machine) -> Iterator[Finding]:
         yield Finding("memory", True, f"{plan} ({sum(need(profile, plan).values()):.0f} GB computed)")
 
 
-def files(repo: Repo, machine: Machine) -> tuple[Finding, float]:
-    """Whether the repository is on this machine, and the GB that are still to come, asked of the Hub if it answers."""
+def files(repo: Repo, machine: Machine, command: str) -> tuple[Finding, float]:
+    """Whether the repository is on this machine, and the GB that are still to come, asked of the Hub if it answers.
+
+    `command` is what fetches it.
+    """
     try:
-        return Finding(repo.id, True, f"in {machine.hub.folder(repo)}"), 0.0
+        return Finding(repo.id, True, f"in {machine.hub.folder(repo, command)}"), 0.0
     except EditError as error:
         absent = str(error)
     try:
-        gigabytes, source = machine.hub.gigabytes(repo), "to come"
-    except EditError:
-        gigabytes, source = repo.gigabytes, "to come, computed since the Hub did not answer"
-    return Finding(repo.id, False, f"{absent.rstrip('.')} ({gigabytes:.1f} GB {source})"), max(gigabytes, 0.001)
+        gigabytes = machine.hub.gigabytes(repo)
+        size = f"{gigabytes:.1f} GB to come."
+    except EditError as error:
+        gigabytes = repo.gigabytes
+        size = f"{gigabytes:.1f} GB to come, computed and not asked of the Hub: {error}"
+    return Finding(repo.id, False, f"{absent} {size}"), max(gigabytes, 0.001)
 
 
 def access(repo: Repo, machine: Machine) -> Finding:

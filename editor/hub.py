@@ -25,13 +25,14 @@ from huggingface_hub.errors import (
     XetDownloadError,
 )
 
-from editor.profiles import Profile
+from editor.profiles import PROFILES, Profile
 from editor.repos import VOCABULARIES, Repo
 from editor.types import EditError
 
 UNREACHABLE = (HTTPError, ConnectionError, OfflineModeIsEnabled, LocalEntryNotFoundError, DryRunError)
 """What the libraries raise when the Hub cannot be reached."""
-FETCH = "fetch it with python -m editor.fetch and the name of the profile"
+FETCH = "python -m editor.fetch and the name of the profile"
+"""How to fetch what no profile is known of; see `fetch_command`."""
 SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
 TOKENS = "https://huggingface.co/settings/tokens"
 
@@ -44,17 +45,22 @@ class Hub:
     authorise: Callable[[str], None] = lambda repo: HfApi().auth_check(repo)
     token: Callable[[], str | None] = get_token
 
-    def folder(self, repo: Repo) -> Path:
-        """Where the repository lies on this machine. Raises EditError when it is absent or incomplete."""
+    def folder(self, repo: Repo, command: str = FETCH) -> Path:
+        """Where the repository lies on this machine.
+
+        Raises EditError when it is absent or incomplete, with the command that fetches it.
+        """
         try:
             folder = Path(self.snapshot(repo.id, allow_patterns=list(repo.files), local_files_only=True))
         except IncompleteSnapshotError as error:
-            raise EditError(f"The download of {repo.id} stopped half-way: {FETCH}.") from error
+            raise EditError(f"The download of {repo.id} stopped half-way: fetch it with {command}.") from error
         except OSError as error:
-            raise EditError(f"{repo.id} is not on this machine: {FETCH}.") from error
+            raise EditError(f"{repo.id} is not on this machine: fetch it with {command}.") from error
         torn = missing(folder, repo)
         if torn:
-            raise EditError(f"The download of {repo.id} stopped half-way ({torn[0]} is missing): {FETCH}.")
+            raise EditError(
+                f"The download of {repo.id} stopped half-way ({torn[0]} is missing): fetch it with {command}."
+            )
         return folder
 
     def gigabytes(self, repo: Repo) -> float:
@@ -131,6 +137,13 @@ def lacking(part: Path) -> list[str]:
     return weights if (part / "config.json").is_file() else [f"{part.name}/config.json", *weights]
 
 
+def fetch_command(profile: Profile) -> str:
+    """The command that fetches what a profile needs, with the VLM if it is another one of the Hub than its own."""
+    name = profile.name.partition("+")[0]
+    other = isinstance(profile.vlm, Repo) and profile.vlm != PROFILES[name].vlm
+    return f"python -m editor.fetch {name}" + (f" --vlm {profile.vlm.name}" if other else "")
+
+
 def folders(profile: Profile, hub: Hub) -> dict[str, Path]:
     """The folder of every repository of a profile by its id. Raises EditError for the first that is not there."""
-    return {repo.id: hub.folder(repo) for repo in profile.repos}
+    return {repo.id: hub.folder(repo, fetch_command(profile)) for repo in profile.repos}

@@ -11,8 +11,8 @@ from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 from editor import fetch as fetching
 from editor.doctor import CARDS, Gpu, Machine, main, meminfo, memory_table, ram, swap
 from editor.fetch import fetch
-from editor.hub import Hub
-from editor.profiles import PROFILES
+from editor.hub import Hub, fetch_command
+from editor.profiles import PROFILES, chosen
 from editor.repos import FLUX_PIPELINE
 from editor.types import EditError
 
@@ -123,7 +123,9 @@ def test_offline_and_without_files_it_says_so_and_computes_the_size(tmp_path, ca
     status, found = report(capsys, "flux", machine(tmp_path, hub=hub, disk_free=lambda folder: 10.0))
     wrong = broken(found)
     assert status == 1
-    assert "computed since the Hub did not answer" in wrong["black-forest-labs/FLUX.1-dev"]
+    said = wrong["black-forest-labs/FLUX.1-dev"]
+    assert "fetch it with python -m editor.fetch flux. 33.7 GB to come, computed and not asked of the Hub: " in said
+    assert "The Hub cannot be reached" in said
     assert "set HF_HOME" in wrong["disk"]
     assert "go online" in wrong["token"]
 
@@ -137,6 +139,25 @@ def test_no_login_and_no_accepted_licence_are_told_apart(tmp_path, capsys):
         _, found = report(capsys, "flux", machine(tmp_path, hub=hub))
         texts = [f["text"] for f in found["findings"] if f["what"] == "token" and "FLUX.1-dev" in f["text"]]
         assert any(advice in text for text in texts)
+
+
+def test_a_hub_that_answers_with_a_refusal_is_not_called_silent(tmp_path, capsys):
+    def refuse(repo, allow_patterns, local_files_only=False, dry_run=False):
+        if dry_run:
+            raise GatedRepoError("403", response=RESPONSE)
+        return nothing()
+
+    _, found = report(capsys, "flux", machine(tmp_path, hub=Hub(refuse, lambda repo: None, lambda: "hf_x")))
+    said = broken(found)["black-forest-labs/FLUX.1-dev"]
+    assert "33.7 GB to come, computed and not asked of the Hub: The licence of black-forest-labs/FLUX.1-dev" in said
+    assert "reached" not in said
+
+
+def test_another_vlm_is_in_the_command_that_fetches_it(tmp_path, capsys):
+    hub = Hub(snapshot=nothing, authorise=nothing, token=lambda: None)
+    assert main("flux", True, machine(tmp_path, hub=hub), "qwen3-vl-4b") == 1
+    said = broken(json.loads(capsys.readouterr().out))
+    assert "python -m editor.fetch flux --vlm Qwen3-VL-4B-Instruct." in said["Qwen/Qwen3-VL-4B-Instruct"]
 
 
 def test_the_studio_needs_no_gpu(tmp_path, capsys):
@@ -184,7 +205,29 @@ def test_fetching_shows_licence_and_size_before_the_first_byte(tmp_path, capsys)
     assert order[0] == ("black-forest-labs/FLUX.1-dev", True)
 
 
-def test_a_failed_fetch_is_one_sentence_and_status_two(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["flux"], "go online"),
+        (["studio"], "nothing has to be fetched"),
+        (["flx"], "choose one of"),
+        (["flux", "--vlm", "gpt"], "There is no VLM"),
+    ],
+)
+def test_a_failed_fetch_is_one_sentence_and_status_two(arguments, sentence, monkeypatch, capsys):
     monkeypatch.setattr(fetching, "Hub", lambda: Hub(snapshot=nothing))
-    assert fetching.main(["flux"]) == 2
-    assert "go online" in capsys.readouterr().err
+    assert fetching.main(arguments) == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["flux", "sana", "flux+Qwen3-VL-4B-Instruct"])
+def test_every_profile_is_fetched_by_the_command_that_is_named_for_it(name, monkeypatch):
+    fetched = []
+    monkeypatch.setattr(fetching, "fetch", lambda profile, hub: fetched.append(profile))
+    assert fetching.main(fetch_command(chosen(name)).split()[3:]) == 0
+    assert fetching.main([name]) == 0
+    assert fetched == [chosen(name)] * 2
+
+
+def test_a_vlm_of_the_users_own_is_not_in_the_command(flux_place):
+    assert fetch_command(chosen("flux", str(flux_place.vlm))) == "python -m editor.fetch flux"
