@@ -119,7 +119,10 @@ _ALL = (
         two_time=False,
         text_tokens=256,
         licence=FLUX_SCHNELL.licence,
-        notices=(_ONE_END,),
+        notices=(
+            "Log in to the Hub and accept the conditions of FLUX.1-schnell on its page before the download.",
+            _ONE_END,
+        ),
     ),
     Profile(
         name="sana",

@@ -41,7 +41,7 @@ _DEV = "FLUX.1-dev Non-Commercial License: not for commercial use of the model; 
 _APACHE = "Apache License 2.0: commercial use allowed."
 
 FLUX_DEV = Repo("black-forest-labs/FLUX.1-dev", FLUX_PIPELINE, 33.7, True, _DEV)
-FLUX_SCHNELL = Repo("black-forest-labs/FLUX.1-schnell", FLUX_PIPELINE, 33.7, licence=_APACHE)
+FLUX_SCHNELL = Repo("black-forest-labs/FLUX.1-schnell", FLUX_PIPELINE, 33.7, True, _APACHE)
 SANA_SPRINT = Repo(
     "Efficient-Large-Model/Sana_Sprint_0.6B_1024px_diffusers",
     PIPELINE,

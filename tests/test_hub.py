@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
 
 from editor.hub import Hub, missing
 from editor.profiles import PROFILES
-from editor.repos import FLUX_DEV, FLUX_SCHNELL, TAEF1, VLMS
+from editor.repos import FLUX_DEV, FLUX_SCHNELL, SANA_SPRINT, TAEF1, VLMS
 from editor.types import EditError
 
 
@@ -134,7 +134,15 @@ def test_the_librarys_own_errors_are_told_apart(case, call, served):
 
 def test_a_repository_that_became_gated_asks_for_the_login_too(served):
     with pytest.raises(EditError, match="hf auth login, then accept"):
-        served(401, {"X-Error-Code": "GatedRepo"}, None).fetch(FLUX_SCHNELL)
+        served(401, {"X-Error-Code": "GatedRepo"}, None).fetch(SANA_SPRINT)
+
+
+def test_what_is_gated_says_so_before_its_download():
+    for profile in PROFILES.values():
+        gated = [repo for repo in profile.repos if repo.gated]
+        assert [repo in (FLUX_DEV, FLUX_SCHNELL) for repo in profile.repos] == [repo.gated for repo in profile.repos]
+        for repo in gated:
+            assert any("ccept" in notice and repo.name in notice for notice in profile.notices)
 
 
 def test_what_is_not_there_comes_with_the_command_that_fetches_it():
