@@ -18,7 +18,7 @@ from huggingface_hub import constants
 from packaging.requirements import Requirement
 
 from editor.hub import Hub, fetch_command, missing
-from editor.memory import choose, host_need, need
+from editor.memory import choose, host_need, need, spread
 from editor.profiles import ASSETS, PROFILES, Profile, chosen
 from editor.repos import FLUX_PIPELINE, VLMS, Repo
 from editor.types import EditError
@@ -56,11 +56,12 @@ def usable_gpus() -> list[Gpu]:
 
 
 def driver() -> str | None:
-    """The version of the NVIDIA driver, or None where there is none."""
-    if shutil.which("nvidia-smi") is None:
-        return None
+    """The version of the NVIDIA driver as nvidia-smi tells it, or None where that is missing, fails or hangs."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
     return answer.stdout.split("\n")[0].strip() or None
 
 
@@ -198,10 +199,12 @@ def bundled(profile: Profile, machine: Machine) -> Finding:
 def gpu(profile: Profile, machine: Machine) -> Iterator[Finding]:
     """GPU, driver, and the plan that fits."""
     found, release = machine.gpus(), machine.driver()
-    if release is None:
-        yield Finding("driver", False, "no NVIDIA driver answers: install one, or use the profile studio")
-    else:
+    if release is not None:
         yield Finding("driver", True, release)
+    elif found:
+        yield Finding("driver", True, "its version is not known, since nvidia-smi does not answer; torch finds the GPU")
+    else:
+        yield Finding("driver", False, "no NVIDIA driver answers: install one, or use the profile studio")
     if not found:
         yield Finding(
             "GPU", False, "torch finds none: install a torch build for your driver, or use the profile studio"
@@ -210,11 +213,12 @@ def gpu(profile: Profile, machine: Machine) -> Iterator[Finding]:
     for card in found:
         yield Finding("GPU", True, f"{card.name}, {card.free:.1f} of {card.total:.1f} GB free")
     try:
-        plan = choose(profile, *(card.free for card in found[:2]))
+        way = spread(profile, [card.free for card in found])
     except EditError as error:
         yield Finding("memory", False, str(error))
     else:
-        yield Finding("memory", True, f"{plan} ({sum(need(profile, plan).values()):.0f} GB computed)")
+        where = f"on GPU {way.flow}" if way.vlm is None else f"on GPU {way.flow}, VLM on GPU {way.vlm}"
+        yield Finding("memory", True, f"{way.plan}, {where} ({sum(need(profile, way.plan).values()):.0f} GB computed)")
 
 
 def files(repo: Repo, machine: Machine, command: str) -> tuple[Finding, float]:

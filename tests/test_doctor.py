@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from subprocess import TimeoutExpired
 from types import SimpleNamespace
 
 import pytest
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 
 from editor import fetch as fetching
-from editor.doctor import CARDS, Gpu, Machine, main, meminfo, memory_table, ram, swap
+from editor.doctor import CARDS, Gpu, Machine, driver, main, meminfo, memory_table, ram, swap
 from editor.fetch import fetch
 from editor.hub import Hub, fetch_command
 from editor.profiles import PROFILES, chosen
@@ -77,7 +78,6 @@ def test_a_healthy_machine_is_ok(name, tmp_path, capsys):
     ("part", "what", "advice"),
     [
         ({"gpus": list}, "GPU", "torch finds none"),
-        ({"driver": lambda: None}, "driver", "install one"),
         ({"gpus": lambda: [Gpu("small", 7.0, 8.0)]}, "memory", "needs at least"),
         ({"ram": lambda: 16.0, "swap": lambda: 8.0}, "RAM", "add 11 GB of either, or use the profile studio or sana"),
         ({"installed": lambda name: None if name == "peft" else "99.0"}, "peft", "absent"),
@@ -89,6 +89,46 @@ def test_what_is_wrong_comes_with_what_to_do(part, what, advice, tmp_path, capsy
     assert status == 1
     assert list(broken(found)) == [what]
     assert advice in broken(found)[what]
+
+
+def test_a_small_second_gpu_disables_nothing(tmp_path, capsys):
+    for cards, where in (
+        ([79.0, 4.0], "gradients, on GPU 0 ("),
+        ([4.0, 79.0], "gradients, on GPU 1 ("),
+        ([44.0, 44.0], "gradients, on GPU 0, VLM on GPU 1 ("),
+    ):
+        status, found = report(capsys, "flux", machine(tmp_path, gpus=lambda c=cards: [Gpu("", f, f) for f in c]))
+        assert status == 0
+        assert where in next(f["text"] for f in found["findings"] if f["what"] == "memory")
+
+
+def test_a_driver_that_does_not_answer_is_a_fault_only_where_torch_finds_no_gpu(tmp_path, capsys):
+    status, found = report(capsys, "flux", machine(tmp_path, driver=lambda: None))
+    assert status == 0
+    assert "not known" in next(f["text"] for f in found["findings"] if f["what"] == "driver")
+    status, found = report(capsys, "flux", machine(tmp_path, driver=lambda: None, gpus=list))
+    assert status == 1
+    assert "install one" in broken(found)["driver"]
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [("echo 580.1; echo 580.1", "580.1"), ("echo it failed; exit 9", None), ("true", None), (None, None)],
+)
+def test_the_driver_is_what_nvidia_smi_says_if_it_succeeds(script, told, tmp_path, monkeypatch):
+    if script is not None:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert driver() == told
+
+
+def test_a_driver_that_hangs_is_none(monkeypatch):
+    def hang(command, timeout, **_):
+        raise TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr("subprocess.run", hang)
+    assert driver() is None
 
 
 def test_swap_space_counts_as_memory_and_an_unknown_size_is_no_fault(tmp_path, capsys):
