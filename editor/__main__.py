@@ -131,7 +131,8 @@ def _score(options: argparse.Namespace) -> int:
 
 def _roundtrip(options: argparse.Namespace) -> int:
     source, start = _load(options.image), SearchSettings(strength=options.strength).start
-    found = _editor(options).invert(source, start)
+    editor = _editor(options)
+    found = editor.models.within_memory(lambda: editor.invert(source, start))
     images.unfit(found.back[0], found.placement, source).save(options.out)
     report = {"psnr": found.psnr, "inversion_psnr": found.inversion_psnr, "t0": start, "nfe": found.trip.nfe}
     return _say(options, report, [
