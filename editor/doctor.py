@@ -17,7 +17,7 @@ import torch
 from huggingface_hub import constants
 from packaging.requirements import Requirement
 
-from editor.hub import Hub, fetch_command, missing
+from editor.hub import Hub, faults, fetch_command
 from editor.memory import choose, host_need, need, spread
 from editor.profiles import ASSETS, PROFILES, Profile, chosen
 from editor.repos import FLUX_PIPELINE, VLMS, Repo
@@ -191,9 +191,9 @@ def packages(machine: Machine) -> Iterator[Finding]:
 def bundled(profile: Profile, machine: Machine) -> Finding:
     """The models that come with the repository."""
     flow, vlm = machine.models / str(profile.flow), machine.models / str(profile.vlm)
-    absent = missing(flow, Repo("", FLUX_PIPELINE, 0)) + missing(vlm, Repo("", ("config.json", "model.safetensors"), 0))
-    text = f"{absent[0]} is missing: fetch the repository again" if absent else f"in {machine.models}"
-    return Finding("models", not absent, text)
+    wrong = faults(flow, Repo("", FLUX_PIPELINE, 0)) + faults(vlm, Repo("", ("config.json", "model.safetensors"), 0))
+    text = f"{wrong[0]}: fetch the repository again" if wrong else f"in {machine.models}"
+    return Finding("models", not wrong, text)
 
 
 def gpu(profile: Profile, machine: Machine) -> Iterator[Finding]:

@@ -34,6 +34,8 @@ UNREACHABLE = (HTTPError, ConnectionError, OfflineModeIsEnabled, LocalEntryNotFo
 FETCH = "python -m editor.fetch and the name of the profile"
 """How to fetch what no profile is known of; see `fetch_command`."""
 SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
+VARIANT = re.compile(r"\.(fp16|bf16)[.-]")
+"""In the names of weights that some repositories hold a second time in half precision; nothing here loads them."""
 TOKENS = "https://huggingface.co/settings/tokens"
 
 
@@ -56,25 +58,34 @@ class Hub:
             raise EditError(f"The download of {repo.id} stopped half-way: fetch it with {command}.") from error
         except OSError as error:
             raise EditError(f"{repo.id} is not on this machine: fetch it with {command}.") from error
-        torn = missing(folder, repo)
-        if torn:
-            raise EditError(
-                f"The download of {repo.id} stopped half-way ({torn[0]} is missing): fetch it with {command}."
-            )
+        wrong = faults(folder, repo)
+        if wrong:
+            raise EditError(f"The download of {repo.id} stopped half-way ({wrong[0]}): fetch it with {command}.")
         return folder
+
+    def damaged(self, repo: Repo) -> list[str]:
+        """Weights on this machine that are cut off, as paths in the repository; none if files are missing too."""
+        try:
+            return cut_off(Path(self.snapshot(repo.id, allow_patterns=list(repo.files), local_files_only=True)))
+        except OSError:
+            return []
 
     def gigabytes(self, repo: Repo) -> float:
         """How much of the repository is still to come, asked of the Hub. Raises EditError when it cannot be asked."""
         files = self._ask(repo, lambda: self.snapshot(repo.id, allow_patterns=list(repo.files), dry_run=True))
-        return sum(file.file_size for file in files if file.will_download) / 1e9
+        again = self.damaged(repo)
+        return sum(file.file_size for file in files if file.will_download or file.filename in again) / 1e9
 
     def check_access(self, repo: Repo) -> None:
         """Raises EditError unless the token on this machine may read the repository."""
         self._ask(repo, lambda: self.authorise(repo.id))
 
     def fetch(self, repo: Repo) -> Path:
-        """Download what is missing; goes on where it stopped. Raises EditError."""
+        """Download what is missing or cut off; files that are whole stay. Raises EditError."""
         self._ask(repo, lambda: self.snapshot(repo.id, allow_patterns=list(repo.files)))
+        damaged = self.damaged(repo)
+        if damaged:
+            self._ask(repo, lambda: self.snapshot(repo.id, allow_patterns=damaged, force_download=True))
         return self.folder(repo)
 
     def _ask(self, repo: Repo, call: Callable[[], object]):
@@ -113,13 +124,38 @@ def answered(error: Exception) -> Exception:
     return error if cause is None else cause
 
 
+def faults(folder: Path, repo: Repo) -> list[str]:
+    """What is wrong with a repository's folder, as ends of sentences: files that are missing, weights cut off."""
+    absent = [f"{name} is missing" for name in missing(folder, repo)]
+    return absent + [f"{name} is cut off or damaged" for name in cut_off(folder)]
+
+
+def cut_off(folder: Path) -> list[str]:
+    """The weights in a folder whose size is not what their header says, as paths in it. Reads the headers alone."""
+    files = (file for file in sorted(folder.rglob("*.safetensors")) if not VARIANT.search(file.name))
+    return [file.relative_to(folder).as_posix() for file in files if file.is_file() and not whole(file)]
+
+
+def whole(file: Path) -> bool:
+    """Whether a safetensors file is as long as its header says: eight bytes for the header's length, JSON, data."""
+    size = file.stat().st_size
+    try:
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            header = json.loads(opened.read(min(length, size)))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        return size == 8 + length + max(ends, default=0)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return False
+
+
 def missing(folder: Path, repo: Repo) -> list[str]:
     """What the repository's patterns, the parts of a pipeline and the folder's own indices need and is not there."""
     named = [pattern for pattern in repo.files if "*" not in pattern]
     for part in (pattern[:-2] for pattern in repo.files if pattern.endswith("/*")):
         named += lacking(folder / part) if (folder / part).is_dir() else [part]
     named += [pattern for pattern in repo.files if pattern == "*.safetensors" and not any(folder.glob(pattern))]
-    for shard in sorted(folder.rglob("*-of-*.safetensors")):
+    for shard in (file for file in sorted(folder.rglob("*-of-*.safetensors")) if not VARIANT.search(file.name)):
         named.append(SHARD.sub(".safetensors.index.json", shard.relative_to(folder).as_posix()))
     for index in folder.rglob("*.safetensors.index.json"):
         place = index.parent.relative_to(folder)
@@ -133,7 +169,8 @@ def lacking(part: Path) -> list[str]:
         return [] if any((part / name).is_file() for name in VOCABULARIES) else [f"{part.name}/{VOCABULARIES[0]}"]
     if part.name == "scheduler":
         return [f"{part.name}/scheduler_config.json"] if not (part / "scheduler_config.json").is_file() else []
-    weights = [] if any(part.glob("*.safetensors")) else [f"{part.name}/*.safetensors"]
+    found = any(not VARIANT.search(file.name) for file in part.glob("*.safetensors"))
+    weights = [] if found else [f"{part.name}/*.safetensors"]
     return weights if (part / "config.json").is_file() else [f"{part.name}/config.json", *weights]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel, SCMScheduler
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import nn
 from transformers import Gemma2Config, Gemma2Model, GemmaTokenizer, PreTrainedModel, ProcessorMixin
 
@@ -24,6 +24,8 @@ from training.flow_folder import TextEncoders, new_vae
 CHANNELS, SANA_WIDTH = 16, 16
 SHARDS = "12KB"
 """Small enough that the larger networks are cut up."""
+NO_WEIGHTS = save({})
+"""The bytes of a safetensors file without a weight."""
 QWEN_TEMPLATE = (
     "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n"

@@ -16,6 +16,7 @@ from editor.hub import Hub, fetch_command
 from editor.profiles import PROFILES, chosen
 from editor.repos import FLUX_PIPELINE
 from editor.types import EditError
+from tests.published import NO_WEIGHTS
 
 RESPONSE = SimpleNamespace(headers={}, request=None, status_code=403)
 
@@ -28,12 +29,13 @@ def everything_in(folder):
         for pattern in allow_patterns:
             if pattern.endswith("/*"):
                 (place / pattern[:-2]).mkdir(parents=True, exist_ok=True)
-                for name in ("config.json", "scheduler_config.json", "tokenizer.json", "model.safetensors"):
+                for name in ("config.json", "scheduler_config.json", "tokenizer.json"):
                     (place / pattern[:-2] / name).touch()
+                (place / pattern[:-2] / "model.safetensors").write_bytes(NO_WEIGHTS)
             elif "*" not in pattern or pattern == "*.safetensors":
                 file = place / pattern.replace("*", "model")
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.touch()
+                file.write_bytes(NO_WEIGHTS if file.suffix == ".safetensors" else b"")
         return str(place)
 
     return Hub(snapshot=snapshot, authorise=lambda repo: None, token=lambda: "hf_x")
@@ -208,8 +210,11 @@ def test_the_studio_needs_no_gpu(tmp_path, capsys):
     poor = machine(tmp_path, gpus=list, driver=lambda: None)
     status, found = report(capsys, "studio", poor)
     assert (status, broken(found)) == (1, {"models": "config.json is missing: fetch the repository again"})
-    for name in ("config.json", "model.safetensors"):
-        (tmp_path / "studio" / "vlm" / name).touch()
+    (tmp_path / "studio" / "vlm" / "config.json").touch()
+    (tmp_path / "studio" / "vlm" / "model.safetensors").write_bytes(NO_WEIGHTS[:-1])
+    _, found = report(capsys, "studio", poor)
+    assert broken(found) == {"models": "model.safetensors is cut off or damaged: fetch the repository again"}
+    (tmp_path / "studio" / "vlm" / "model.safetensors").write_bytes(NO_WEIGHTS)
     assert main("studio", False, poor) == 0
     assert "FIX" not in capsys.readouterr().out
 
@@ -237,8 +242,9 @@ def test_fetching_shows_licence_and_size_before_the_first_byte(tmp_path, capsys)
 
     def snapshot(repo, allow_patterns, local_files_only=False, dry_run=False):
         if dry_run:
-            return [SimpleNamespace(file_size=3e9, will_download=True)]
-        order.append((repo, "3.0 GB" in capsys.readouterr().out))
+            return [SimpleNamespace(filename="x", file_size=3e9, will_download=True)]
+        if not local_files_only:
+            order.append((repo, "3.0 GB" in capsys.readouterr().out))
         return complete.snapshot(repo, allow_patterns)
 
     fetch(PROFILES["flux"], Hub(snapshot=snapshot))

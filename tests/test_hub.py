@@ -10,6 +10,7 @@ from threading import Thread
 from types import SimpleNamespace
 
 import pytest
+import torch
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     DryRunError,
@@ -21,11 +22,13 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     XetDownloadError,
 )
+from safetensors.torch import save
 
-from editor.hub import Hub, missing
+from editor.hub import Hub, cut_off, faults, missing
 from editor.profiles import PROFILES
 from editor.repos import FLUX_DEV, FLUX_SCHNELL, SANA_SPRINT, TAEF1, VLMS
 from editor.types import EditError
+from tests.published import NO_WEIGHTS
 
 
 def answer(status: int) -> SimpleNamespace:
@@ -156,7 +159,7 @@ def test_a_download_that_the_library_knows_for_incomplete_is_half_way(tmp_path):
 
 
 def pipeline(folder):
-    """The files of FLUX.1-dev that a finished download leaves, all empty, the transformer in two shards."""
+    """The files of FLUX.1-dev that a finished download leaves, all without content, the transformer in two shards."""
     for part in ("text_encoder", "text_encoder_2", "transformer", "vae"):
         (folder / part).mkdir()
         (folder / part / "config.json").touch()
@@ -164,10 +167,10 @@ def pipeline(folder):
         (folder / file).parent.mkdir()
         (folder / file).touch()
     for part in ("text_encoder", "text_encoder_2", "vae"):
-        (folder / part / "model.safetensors").touch()
+        (folder / part / "model.safetensors").write_bytes(NO_WEIGHTS)
     shards = [f"diffusion_pytorch_model-0000{i}-of-00002.safetensors" for i in (1, 2)]
     for shard in shards:
-        (folder / "transformer" / shard).touch()
+        (folder / "transformer" / shard).write_bytes(NO_WEIGHTS)
     index = folder / "transformer" / "diffusion_pytorch_model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": dict(zip("ab", shards, strict=True))}))
     (folder / "model_index.json").touch()
@@ -201,12 +204,57 @@ def test_a_missing_folder_and_a_missing_file_are_found(tmp_path):
         assert {"config.json", "preprocessor_config.json", "*.safetensors"} < set(missing(tmp_path, repo))
 
 
-def test_the_size_is_what_is_still_to_come():
+def test_variants_in_half_precision_are_neither_asked_for_nor_enough(tmp_path):
+    vae = pipeline(tmp_path) / "vae"
+    for name in ("model.fp16-00001-of-00002.safetensors", "model.bf16.safetensors"):
+        (vae / name).write_bytes(b"cut off")
+    assert faults(tmp_path, FLUX_DEV) == []
+    (vae / "model.safetensors").unlink()
+    assert faults(tmp_path, FLUX_DEV) == ["vae/*.safetensors is missing"]
+
+
+def test_weights_are_whole_if_they_are_as_long_as_their_header_says(tmp_path):
+    file, data = tmp_path / "model.safetensors", save({"a": torch.zeros(3, 5), "b": torch.ones(2)}, {"format": "pt"})
+    file.write_bytes(data)
+    assert cut_off(tmp_path) == []
+    for damaged in (data[:-1], data + b"x", data[:20], data[:4], b"", b"version https://git-lfs", b"\xff" * 99):
+        file.write_bytes(damaged)
+        assert cut_off(tmp_path) == ["model.safetensors"]
+
+
+def test_weights_that_are_cut_off_are_counted_and_fetched_again(tmp_path):
+    """The library takes a file that is there for a whole one."""
+    name, asked = "diffusion_pytorch_model.safetensors", []
+    (tmp_path / "config.json").touch()
+    (tmp_path / name).write_bytes(NO_WEIGHTS[:-1])
+
+    def snapshot(repo, allow_patterns, local_files_only=False, dry_run=False, force_download=False):
+        if dry_run:
+            sizes = {"config.json": 1e6, name: 5e9}
+            return [SimpleNamespace(filename=n, file_size=size, will_download=False) for n, size in sizes.items()]
+        if force_download:
+            asked.extend(allow_patterns)
+            (tmp_path / name).write_bytes(NO_WEIGHTS)
+        return str(tmp_path)
+
+    torn = Hub(snapshot=snapshot)
+    with pytest.raises(EditError, match=rf"stopped half-way \({name} is cut off or damaged\): fetch it with"):
+        torn.folder(TAEF1)
+    assert torn.gigabytes(TAEF1) == 5.0
+    assert torn.fetch(TAEF1) == tmp_path
+    assert asked == [name]
+    assert torn.gigabytes(TAEF1) == 0.0
+    torn.fetch(TAEF1)
+    assert asked == [name]
+
+
+def test_the_size_is_what_is_still_to_come(tmp_path):
     files = [
-        SimpleNamespace(file_size=2_000_000_000, will_download=True),
-        SimpleNamespace(file_size=5_000_000_000, will_download=False),
+        SimpleNamespace(filename="a", file_size=2_000_000_000, will_download=True),
+        SimpleNamespace(filename="b", file_size=5_000_000_000, will_download=False),
     ]
-    assert hub(snapshot=lambda *_, dry_run, **__: files).gigabytes(FLUX_DEV) == 2.0
+    asked = hub(snapshot=lambda *_, dry_run=False, **__: files if dry_run else str(tmp_path))
+    assert asked.gigabytes(FLUX_DEV) == 2.0
 
 
 def test_looking_never_downloads(tmp_path):
@@ -215,7 +263,7 @@ def test_looking_never_downloads(tmp_path):
     def snapshot(*_, **options):
         asked.append(options)
         (tmp_path / "config.json").touch()
-        (tmp_path / "diffusion_pytorch_model.safetensors").touch()
+        (tmp_path / "diffusion_pytorch_model.safetensors").write_bytes(NO_WEIGHTS)
         return str(tmp_path)
 
     Hub(snapshot=snapshot).folder(TAEF1)
