@@ -46,7 +46,8 @@ SANA_SPRINT = Repo(
     "Efficient-Large-Model/Sana_Sprint_0.6B_1024px_diffusers",
     PIPELINE,
     7.0,
-    licence="NVIDIA's licence for SANA: not for commercial use; read it on the model's page before you start.",
+    licence="NVIDIA's licence for SANA: not for commercial use; Gemma's terms of use for its text encoder; read both "
+    "on the model's page before you start.",
 )
 TAEF1 = Repo("madebyollin/taef1", ("config.json", "diffusion_pytorch_model.safetensors"), 0.01, licence="MIT License.")
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from math import ceil
+from pathlib import Path
 
 import pytest
 import torch
@@ -32,6 +33,7 @@ from editor.profiles import PROFILES
 from editor.repos import VLMS
 from editor.types import EditError
 
+README = Path(__file__).resolve().parent.parent / "README.md"
 GPU_PROFILES = [name for name, profile in PROFILES.items() if profile.repos]
 
 
@@ -141,6 +143,16 @@ def test_a_profile_tells_truly_what_it_needs(name):
     guided = min(sum(need(profile, plan).values()) for plan in ladder(profile) if plan.gradient)
     told = re.search(r"Needs (\d+) GB .* and (\d+) GB to follow", profile.description)
     assert [int(figure) for figure in told.groups()] == [ceil(least(profile)), ceil(guided)]
+
+
+@pytest.mark.parametrize("name", GPU_PROFILES)
+def test_the_readme_tells_what_a_profile_needs(name):
+    profile = PROFILES[name]
+    guided = min(sum(need(profile, plan).values()) for plan in ladder(profile) if plan.gradient)
+    sizes = least(profile), guided, host_need(profile), sum(repo.gigabytes for repo in profile.repos)
+    told = " | ".join(f"{ceil(size)} GB" for size in sizes)
+    row = next(line for line in README.read_text().splitlines() if line.startswith(f"| `{name}` | ") and "GB" in line)
+    assert row.endswith(f"| {told} |")
 
 
 def test_stepping_down_goes_through_the_ladder_and_ends_with_a_sentence():
