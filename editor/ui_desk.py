@@ -19,6 +19,7 @@ from PIL import Image
 from editor import images, ui_plots
 from editor.history import History
 from editor.jobs import Job, Jobs
+from editor.mark import marked
 from editor.recipe import Recipe, encode_result, read_recipe
 from editor.types import EditError, EditRequest
 from editor.ui_forms import (
@@ -201,14 +202,17 @@ class Desk:
         """What the model makes of a picture that it was to edit and could not."""
         if job.update is None or job.update.roundtrip is None:
             return {}
-        pair = serve(images.at_most(job.request.image)), serve(job.update.roundtrip)
+        pair = serve(images.at_most(job.request.image)), serve(marked(job.update.roundtrip))
         return {"refused": gr.update(value=pair, visible=True)}
 
     def _candidates(self, job: Job, chosen: int) -> Form:
         """What only a run that is remembered can show."""
         update = job.update
         pictures = {"roundtrip": update.roundtrip, "spotlight": update.focus}
-        shown = {name: gr.update(value=picture, visible=picture is not None) for name, picture in pictures.items()}
+        shown = {
+            name: gr.update(value=serve(marked(picture)) if picture else None, visible=picture is not None)
+            for name, picture in pictures.items()
+        }
         return {"candidates": final_cards(update.candidates, update.plan, chosen), **shown}
 
     def stop(self, job: str, token: str, request: gr.Request) -> Form:
