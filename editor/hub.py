@@ -36,6 +36,8 @@ FETCH = "python -m editor.fetch and the name of the profile"
 SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
 VARIANT = re.compile(r"\.(fp16|bf16)[.-]")
 """In the names of weights that some repositories hold a second time in half precision; nothing here loads them."""
+MAX_HEADER = 100_000_000
+"""The most bytes of a header that the format allows."""
 TOKENS = "https://huggingface.co/settings/tokens"
 
 
@@ -63,18 +65,18 @@ class Hub:
             raise EditError(f"The download of {repo.id} stopped half-way ({wrong[0]}): fetch it with {command}.")
         return folder
 
-    def damaged(self, repo: Repo) -> list[str]:
-        """Weights on this machine that are cut off, as paths in the repository; none if files are missing too."""
+    def damaged(self, repo: Repo) -> dict[str, int]:
+        """See `cut_off`, of the repository on this machine; empty if files are missing too."""
         try:
             return cut_off(Path(self.snapshot(repo.id, allow_patterns=list(repo.files), local_files_only=True)))
         except OSError:
-            return []
+            return {}
 
     def gigabytes(self, repo: Repo) -> float:
         """How much of the repository is still to come, asked of the Hub. Raises EditError when it cannot be asked."""
         files = self._ask(repo, lambda: self.snapshot(repo.id, allow_patterns=list(repo.files), dry_run=True))
-        again = self.damaged(repo)
-        return sum(file.file_size for file in files if file.will_download or file.filename in again) / 1e9
+        coming = sum(file.file_size for file in files if file.will_download)
+        return (coming + sum(self.damaged(repo).values())) / 1e9
 
     def check_access(self, repo: Repo) -> None:
         """Raises EditError unless the token on this machine may read the repository."""
@@ -85,7 +87,7 @@ class Hub:
         self._ask(repo, lambda: self.snapshot(repo.id, allow_patterns=list(repo.files)))
         damaged = self.damaged(repo)
         if damaged:
-            self._ask(repo, lambda: self.snapshot(repo.id, allow_patterns=damaged, force_download=True))
+            self._ask(repo, lambda: self.snapshot(repo.id, allow_patterns=list(damaged), force_download=True))
         return self.folder(repo)
 
     def _ask(self, repo: Repo, call: Callable[[], object]):
@@ -130,23 +132,30 @@ def faults(folder: Path, repo: Repo) -> list[str]:
     return absent + [f"{name} is cut off or damaged" for name in cut_off(folder)]
 
 
-def cut_off(folder: Path) -> list[str]:
-    """The weights in a folder whose size is not what their header says, as paths in it. Reads the headers alone."""
-    files = (file for file in sorted(folder.rglob("*.safetensors")) if not VARIANT.search(file.name))
-    return [file.relative_to(folder).as_posix() for file in files if file.is_file() and not whole(file)]
+def cut_off(folder: Path) -> dict[str, int]:
+    """The weights in a folder whose size is not what their header says: paths in it, with the bytes of a whole file.
+
+    Those are 0 where the header itself is damaged. Reads the headers alone.
+    """
+    files = [file for file in sorted(folder.rglob("*.safetensors")) if not VARIANT.search(file.name) and file.is_file()]
+    lengths = {file: length(file) for file in files}
+    return {
+        file.relative_to(folder).as_posix(): wanted or 0
+        for file, wanted in lengths.items()
+        if file.stat().st_size != wanted
+    }
 
 
-def whole(file: Path) -> bool:
-    """Whether a safetensors file is as long as its header says: eight bytes for the header's length, JSON, data."""
-    size = file.stat().st_size
+def length(file: Path) -> int | None:
+    """Bytes of a safetensors file by its header: eight for the header's length, JSON, data; None if it is damaged."""
     try:
         with file.open("rb") as opened:
-            length = int.from_bytes(opened.read(8), "little")
-            header = json.loads(opened.read(min(length, size)))
+            size = int.from_bytes(opened.read(8), "little")
+            header = json.loads(opened.read(min(size, MAX_HEADER)))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        return size == 8 + length + max(ends, default=0)
+        return 8 + size + max(ends, default=0)
     except (ValueError, LookupError, TypeError, AttributeError):
-        return False
+        return None
 
 
 def missing(folder: Path, repo: Repo) -> list[str]:

@@ -242,7 +242,7 @@ def test_fetching_shows_licence_and_size_before_the_first_byte(tmp_path, capsys)
 
     def snapshot(repo, allow_patterns, local_files_only=False, dry_run=False):
         if dry_run:
-            return [SimpleNamespace(filename="x", file_size=3e9, will_download=True)]
+            return [SimpleNamespace(file_size=3e9, will_download=True)]
         if not local_files_only:
             order.append((repo, "3.0 GB" in capsys.readouterr().out))
         return complete.snapshot(repo, allow_patterns)

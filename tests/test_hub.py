@@ -95,9 +95,27 @@ SERVED = {
 
 
 @pytest.fixture
-def served(tmp_path):
-    """A function that starts a server which answers every request alike, and gives the hub that asks it."""
+def started():
+    """A function that starts a server with a handler of requests, and gives its address."""
     servers = []
+
+    def start(handler: type[BaseHTTPRequestHandler]) -> str:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        thread = Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        servers.append((server, thread))
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server, thread in servers:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def served(started, tmp_path):
+    """A function that starts a server which answers every request alike, and gives the hub that asks it."""
 
     def start(status: int, headers: dict[str, str], token: str | None) -> Hub:
         class Answer(BaseHTTPRequestHandler):
@@ -110,20 +128,12 @@ def served(tmp_path):
             do_HEAD = do_GET
             log_message = staticmethod(lambda *_: None)
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-        thread = Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        servers.append((server, thread))
-        address = f"http://127.0.0.1:{server.server_port}"
+        address = started(Answer)
         authorise = partial(HfApi(address, token=token or False).auth_check)
         asking = partial(snapshot_download, endpoint=address, token=token or False, cache_dir=tmp_path)
         return Hub(asking, authorise, lambda: token)
 
-    yield start
-    for server, thread in servers:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return start
 
 
 @pytest.mark.parametrize("case", SERVED)
@@ -133,6 +143,79 @@ def test_the_librarys_own_errors_are_told_apart(case, call, served):
     *answered, sentence = SERVED[case]
     with pytest.raises(EditError, match=sentence):
         call(served(*answered), FLUX_DEV)
+
+
+CONTENT = {"config.json": b"{}", "diffusion_pytorch_model.safetensors": save({"a": torch.arange(4096)})}
+"""Of a repository with the files of TAEF1."""
+
+
+def repository(broken_off: list[int], ranges: list[str | None]) -> type[BaseHTTPRequestHandler]:
+    """Serves CONTENT as the Hub does, weights only up to the numbers of bytes in `broken_off`, one after the other.
+
+    What was asked for of the weights is added to `ranges`: the header Range, or None for all.
+    """
+    sha = "a" * 40
+
+    class Serve(BaseHTTPRequestHandler):
+        log_message = staticmethod(lambda *_: None)
+
+        def do_GET(self):
+            path = self.path.partition("?")[0]
+            if path.startswith("/api/"):
+                tree = [{"type": "file", "path": p, "size": len(d), "oid": "b" * 40} for p, d in CONTENT.items()]
+                self.answer(json.dumps(tree if "/tree/" in path else {"id": TAEF1.id, "sha": sha}).encode())
+                return
+            data, wanted = CONTENT[path.rpartition("/")[2]], self.headers.get("Range")
+            start = int(wanted.removeprefix("bytes=").partition("-")[0]) if wanted else 0
+            end = len(data)
+            if path.endswith(".safetensors") and self.command == "GET":
+                ranges.append(wanted)
+                end = broken_off.pop(0) if broken_off else end
+            self.answer(data[start:end], data, start)
+
+        do_HEAD = do_GET
+
+        def answer(self, sent: bytes, whole: bytes | None = None, start: int = 0) -> None:
+            whole = sent if whole is None else whole
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(whole) - start))
+            self.send_header("ETag", f'"{len(whole):040x}"')
+            self.send_header("X-Repo-Commit", sha)
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(whole) - 1}/{len(whole)}")
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(sent)
+
+    return Serve
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_stopped(started, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    ranges = []
+    address = started(repository([10_500, 20_500], ranges))
+    folder = Hub(partial(snapshot_download, endpoint=address, token=False, cache_dir=tmp_path)).fetch(TAEF1)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == CONTENT
+    first, *again = ranges
+    assert first is None
+    starts = [int(wanted.removeprefix("bytes=").removesuffix("-")) for wanted in again]
+    assert len(starts) == 2
+    assert 0 < starts[0] <= 10_500 < starts[1] <= 20_500
+
+
+def test_a_file_that_was_cut_off_is_fetched_again_over_the_network(started, tmp_path):
+    ranges = []
+    address = started(repository([], ranges))
+    asking = Hub(partial(snapshot_download, endpoint=address, token=False, cache_dir=tmp_path))
+    weights = asking.fetch(TAEF1) / TAEF1.files[1]
+    assert asking.gigabytes(TAEF1) == 0
+    weights.resolve().write_bytes(weights.read_bytes()[:-1])
+    assert asking.gigabytes(TAEF1) * 1e9 == pytest.approx(len(CONTENT[TAEF1.files[1]]))
+    assert asking.fetch(TAEF1) / TAEF1.files[1] == weights
+    assert weights.read_bytes() == CONTENT[TAEF1.files[1]]
+    asking.fetch(TAEF1)
+    assert ranges == [None, None]
 
 
 def test_a_repository_that_became_gated_asks_for_the_login_too(served):
@@ -216,10 +299,13 @@ def test_variants_in_half_precision_are_neither_asked_for_nor_enough(tmp_path):
 def test_weights_are_whole_if_they_are_as_long_as_their_header_says(tmp_path):
     file, data = tmp_path / "model.safetensors", save({"a": torch.zeros(3, 5), "b": torch.ones(2)}, {"format": "pt"})
     file.write_bytes(data)
-    assert cut_off(tmp_path) == []
-    for damaged in (data[:-1], data + b"x", data[:20], data[:4], b"", b"version https://git-lfs", b"\xff" * 99):
+    assert cut_off(tmp_path) == {}
+    for damaged in (data[:-1], data + b"x", data[: -4 * 2 - 4 * 15]):
         file.write_bytes(damaged)
-        assert cut_off(tmp_path) == ["model.safetensors"]
+        assert cut_off(tmp_path) == {"model.safetensors": len(data)}
+    for damaged in (data[:20], data[:4], b"", b"version https://git-lfs", b"\xff" * 99):
+        file.write_bytes(damaged)
+        assert cut_off(tmp_path) == {"model.safetensors": 0}
 
 
 def test_weights_that_are_cut_off_are_counted_and_fetched_again(tmp_path):
@@ -230,8 +316,7 @@ def test_weights_that_are_cut_off_are_counted_and_fetched_again(tmp_path):
 
     def snapshot(repo, allow_patterns, local_files_only=False, dry_run=False, force_download=False):
         if dry_run:
-            sizes = {"config.json": 1e6, name: 5e9}
-            return [SimpleNamespace(filename=n, file_size=size, will_download=False) for n, size in sizes.items()]
+            return [SimpleNamespace(file_size=size, will_download=False) for size in (1e6, 5e9)]
         if force_download:
             asked.extend(allow_patterns)
             (tmp_path / name).write_bytes(NO_WEIGHTS)
@@ -240,7 +325,7 @@ def test_weights_that_are_cut_off_are_counted_and_fetched_again(tmp_path):
     torn = Hub(snapshot=snapshot)
     with pytest.raises(EditError, match=rf"stopped half-way \({name} is cut off or damaged\): fetch it with"):
         torn.folder(TAEF1)
-    assert torn.gigabytes(TAEF1) == 5.0
+    assert torn.gigabytes(TAEF1) == len(NO_WEIGHTS) / 1e9
     assert torn.fetch(TAEF1) == tmp_path
     assert asked == [name]
     assert torn.gigabytes(TAEF1) == 0.0
@@ -250,8 +335,8 @@ def test_weights_that_are_cut_off_are_counted_and_fetched_again(tmp_path):
 
 def test_the_size_is_what_is_still_to_come(tmp_path):
     files = [
-        SimpleNamespace(filename="a", file_size=2_000_000_000, will_download=True),
-        SimpleNamespace(filename="b", file_size=5_000_000_000, will_download=False),
+        SimpleNamespace(file_size=2_000_000_000, will_download=True),
+        SimpleNamespace(file_size=5_000_000_000, will_download=False),
     ]
     asked = hub(snapshot=lambda *_, dry_run=False, **__: files if dry_run else str(tmp_path))
     assert asked.gigabytes(FLUX_DEV) == 2.0
