@@ -35,6 +35,10 @@ from training.world import TEST
 TABLE = Path(__file__).with_suffix(".json")
 FIRST = TEST + 700_000
 """Seed of the first clock, far from the benchmarks' own."""
+TOO_LARGE = (
+    "The GPU ran out of memory: close other programs on it or choose a smaller VLM; python -m benchmarks.gpu_smoke "
+    "measures the same in 4 bits where its memory plan has them."
+)
 ORDERS = {"image first": ("image", "text"), "question first": ("text", "image")}
 
 
@@ -116,10 +120,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         name, vlm = load(options.vlm, "cuda" if torch.cuda.is_available() else "cpu")
+        measured = row(vlm, list(cases(options.clocks)))
     except (EditError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    measured = row(vlm, list(cases(options.clocks)))
+    except torch.OutOfMemoryError:
+        print(TOO_LARGE, file=sys.stderr)
+        return 2
     print(json.dumps({name: measured}, indent=1))
     if options.record:
         record(name, measured)

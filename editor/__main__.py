@@ -131,8 +131,9 @@ def _score(options: argparse.Namespace) -> int:
 
 def _roundtrip(options: argparse.Namespace) -> int:
     source, start = _load(options.image), SearchSettings(strength=options.strength).start
-    found = _editor(options).invert(source, start)
-    images.unfit(found.back[0], found.placement, source).save(options.out)
+    editor = _editor(options)
+    found = editor.models.within_memory(lambda: editor.invert(source, start))
+    save_result(options.out, images.unfit(found.back[0], found.placement, source), None)
     report = {"psnr": found.psnr, "inversion_psnr": found.inversion_psnr, "t0": start, "nfe": found.trip.nfe}
     return _say(options, report, [
         f"{found.psnr:.1f} dB to the source, {found.inversion_psnr:.1f} dB to the autoencoder's own reconstruction",
@@ -199,7 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     scored.add_argument("questions", nargs="+")
     tripped = command("roundtrip", _roundtrip, "Carry a picture back and forth with the reward off.")
     tripped.add_argument("image")
-    tripped.add_argument("-o", "--out", type=Path, required=True)
+    tripped.add_argument("-o", "--out", type=Path, required=True, help="the PNG to write")
     tripped.add_argument("--strength", type=float, default=EFFORTS["balanced"].strength)
     command("doctor", _doctor, "Check this machine for a profile, offline.")
     return parser

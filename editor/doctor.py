@@ -10,19 +10,21 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from math import ceil
 from pathlib import Path
 
 import torch
 from huggingface_hub import constants
 from packaging.requirements import Requirement
 
-from editor.hub import Hub, missing
-from editor.memory import choose, host_need, need
-from editor.profiles import ASSETS, Profile, chosen
+from editor.hub import Hub, faults, fetch_command
+from editor.memory import choose, host_need, need, spread
+from editor.profiles import ASSETS, PROFILES, Profile, chosen
 from editor.repos import FLUX_PIPELINE, VLMS, Repo
 from editor.types import EditError
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
+MEMINFO = Path("/proc/meminfo")
 CARDS = (12, 16, 24, 48, 80)
 """GB of the GPUs that the memory model is shown for."""
 
@@ -54,11 +56,12 @@ def usable_gpus() -> list[Gpu]:
 
 
 def driver() -> str | None:
-    """The version of the NVIDIA driver, or None where there is none."""
-    if shutil.which("nvidia-smi") is None:
-        return None
+    """The version of the NVIDIA driver as nvidia-smi tells it, or None where that is missing, fails or hangs."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
     return answer.stdout.split("\n")[0].strip() or None
 
 
@@ -75,9 +78,29 @@ def disk_free(folder: Path) -> float:
     return shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.exists())).free / 1e9
 
 
-def ram() -> float:
-    """GB of main memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+def ram() -> float | None:
+    """GB of main memory; None where the system doesn't tell."""
+    told = meminfo("MemTotal")
+    if told is not None:
+        return told
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def swap() -> float:
+    """GB of swap space; 0 where the system doesn't tell."""
+    return meminfo("SwapTotal") or 0.0
+
+
+def meminfo(name: str, table: Path = MEMINFO) -> float | None:
+    """GB of an entry of Linux's table of memory; None where there is no such table or entry."""
+    try:
+        entries = dict(line.split(":", 1) for line in table.read_text().splitlines() if ":" in line)
+        return int(entries[name].split()[0]) * 1024 / 1e9
+    except (OSError, ValueError, LookupError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -88,7 +111,8 @@ class Machine:
     driver: Callable[[], str | None] = driver
     installed: Callable[[str], str | None] = installed
     disk_free: Callable[[Path], float] = disk_free
-    ram: Callable[[], float] = ram
+    ram: Callable[[], float | None] = ram
+    swap: Callable[[], float] = swap
     hub: Hub = field(default_factory=Hub)
     cache: Path = Path(constants.HF_HUB_CACHE)
     models: Path = ASSETS
@@ -126,7 +150,7 @@ def examine(profile: Profile, machine: Machine) -> Iterator[Finding]:
     yield from gpu(profile, machine)
     to_come = 0.0
     for repo in profile.repos:
-        finding, gigabytes = files(repo, machine)
+        finding, gigabytes = files(repo, machine, fetch_command(profile))
         to_come += gigabytes
         yield finding
         if gigabytes:
@@ -142,12 +166,16 @@ def examine(profile: Profile, machine: Machine) -> Iterator[Finding]:
 
 
 def memory(profile: Profile, machine: Machine) -> Finding:
-    """Main memory for what is loaded through it."""
-    wanted, found = host_need(profile), machine.ram()
-    text = f"{found:.0f} GB of main memory, {wanted:.0f} GB wanted (computed)"
-    if found >= wanted:
+    """Main memory for what is loaded through it, together with swap space, which is slower."""
+    wanted, found, swapped = host_need(profile), machine.ram(), machine.swap()
+    if found is None:
+        return Finding("RAM", True, f"{wanted:.0f} GB wanted (computed); this system does not tell how much it has")
+    text = f"{found:.0f} GB of main memory and {swapped:.0f} GB of swap space, {wanted:.0f} GB wanted (computed)"
+    short = wanted - found - swapped
+    if short <= 0:
         return Finding("RAM", True, text)
-    return Finding("RAM", False, f"{text}: close other programs or add swap space")
+    fitting = [name for name, other in PROFILES.items() if not other.repos or host_need(other) <= found + swapped]
+    return Finding("RAM", False, f"{text}: add {ceil(short)} GB of either, or use the profile {' or '.join(fitting)}")
 
 
 def packages(machine: Machine) -> Iterator[Finding]:
@@ -163,18 +191,20 @@ def packages(machine: Machine) -> Iterator[Finding]:
 def bundled(profile: Profile, machine: Machine) -> Finding:
     """The models that come with the repository."""
     flow, vlm = machine.models / str(profile.flow), machine.models / str(profile.vlm)
-    absent = missing(flow, Repo("", FLUX_PIPELINE, 0)) + missing(vlm, Repo("", ("config.json", "model.safetensors"), 0))
-    text = f"{absent[0]} is missing: fetch the repository again" if absent else f"in {machine.models}"
-    return Finding("models", not absent, text)
+    wrong = faults(flow, Repo("", FLUX_PIPELINE, 0)) + faults(vlm, Repo("", ("config.json", "model.safetensors"), 0))
+    text = f"{wrong[0]}: fetch the repository again" if wrong else f"in {machine.models}"
+    return Finding("models", not wrong, text)
 
 
 def gpu(profile: Profile, machine: Machine) -> Iterator[Finding]:
     """GPU, driver, and the plan that fits."""
     found, release = machine.gpus(), machine.driver()
-    if release is None:
-        yield Finding("driver", False, "no NVIDIA driver answers: install one, or use the profile studio")
-    else:
+    if release is not None:
         yield Finding("driver", True, release)
+    elif found:
+        yield Finding("driver", True, "its version is not known, since nvidia-smi does not answer; torch finds the GPU")
+    else:
+        yield Finding("driver", False, "no NVIDIA driver answers: install one, or use the profile studio")
     if not found:
         yield Finding(
             "GPU", False, "torch finds none: install a torch build for your driver, or use the profile studio"
@@ -183,24 +213,30 @@ def gpu(profile: Profile, machine: Machine) -> Iterator[Finding]:
     for card in found:
         yield Finding("GPU", True, f"{card.name}, {card.free:.1f} of {card.total:.1f} GB free")
     try:
-        plan = choose(profile, *(card.free for card in found[:2]))
+        way = spread(profile, [card.free for card in found])
     except EditError as error:
         yield Finding("memory", False, str(error))
     else:
-        yield Finding("memory", True, f"{plan} ({sum(need(profile, plan).values()):.0f} GB computed)")
+        where = f"on GPU {way.flow}" if way.vlm is None else f"on GPU {way.flow}, VLM on GPU {way.vlm}"
+        yield Finding("memory", True, f"{way.plan}, {where} ({sum(need(profile, way.plan).values()):.0f} GB computed)")
 
 
-def files(repo: Repo, machine: Machine) -> tuple[Finding, float]:
-    """Whether the repository is on this machine, and the GB that are still to come, asked of the Hub if it answers."""
+def files(repo: Repo, machine: Machine, command: str) -> tuple[Finding, float]:
+    """Whether the repository is on this machine, and the GB that are still to come, asked of the Hub if it answers.
+
+    `command` is what fetches it.
+    """
     try:
-        return Finding(repo.id, True, f"in {machine.hub.folder(repo)}"), 0.0
+        return Finding(repo.id, True, f"in {machine.hub.folder(repo, command)}"), 0.0
     except EditError as error:
         absent = str(error)
     try:
-        gigabytes, source = machine.hub.gigabytes(repo), "to come"
-    except EditError:
-        gigabytes, source = repo.gigabytes, "to come, computed since the Hub did not answer"
-    return Finding(repo.id, False, f"{absent.rstrip('.')} ({gigabytes:.1f} GB {source})"), max(gigabytes, 0.001)
+        gigabytes = machine.hub.gigabytes(repo)
+        size = f"{gigabytes:.1f} GB to come."
+    except EditError as error:
+        gigabytes = repo.gigabytes
+        size = f"{gigabytes:.1f} GB to come, computed and not asked of the Hub: {error}"
+    return Finding(repo.id, False, f"{absent} {size}"), max(gigabytes, 0.001)
 
 
 def access(repo: Repo, machine: Machine) -> Finding:

@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Field, Session, SQLModel, col, create_engine, select
 
 from editor import images
+from editor.mark import marked
 from editor.recipe import Recipe, read_recipe, save_result, write
 from editor.types import EditError
 
@@ -121,9 +122,9 @@ class History:
         )
         with self.changing, self._session() as session:
             if not self.source_path(edit).exists():
-                write(self.source_path(edit), images.to_png(source))
+                write(self.source_path(edit), images.to_png(marked(source) if edit.parent else source))
             save_result(self.result_path(edit), result, recipe)
-            write(self.thumbnail_path(edit), images.to_thumbnail(result, THUMBNAIL))
+            write(self.thumbnail_path(edit), images.to_thumbnail(marked(result), THUMBNAIL))
             edit.size = sum(path.stat().st_size for path in self._paths(edit))
             session.add(edit)
             session.commit()

@@ -25,14 +25,19 @@ from huggingface_hub.errors import (
     XetDownloadError,
 )
 
-from editor.profiles import Profile
+from editor.profiles import PROFILES, Profile
 from editor.repos import VOCABULARIES, Repo
 from editor.types import EditError
 
 UNREACHABLE = (HTTPError, ConnectionError, OfflineModeIsEnabled, LocalEntryNotFoundError, DryRunError)
 """What the libraries raise when the Hub cannot be reached."""
-FETCH = "fetch it with python -m editor.fetch and the name of the profile"
+FETCH = "python -m editor.fetch and the name of the profile"
+"""How to fetch what no profile is known of; see `fetch_command`."""
 SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
+VARIANT = re.compile(r"\.(fp16|bf16)[.-]")
+"""In the names of weights that some repositories hold a second time in half precision; nothing here loads them."""
+MAX_HEADER = 100_000_000
+"""The most bytes of a header that the format allows."""
 TOKENS = "https://huggingface.co/settings/tokens"
 
 
@@ -44,31 +49,45 @@ class Hub:
     authorise: Callable[[str], None] = lambda repo: HfApi().auth_check(repo)
     token: Callable[[], str | None] = get_token
 
-    def folder(self, repo: Repo) -> Path:
-        """Where the repository lies on this machine. Raises EditError when it is absent or incomplete."""
+    def folder(self, repo: Repo, command: str = FETCH) -> Path:
+        """Where the repository lies on this machine.
+
+        Raises EditError when it is absent or incomplete, with the command that fetches it.
+        """
         try:
             folder = Path(self.snapshot(repo.id, allow_patterns=list(repo.files), local_files_only=True))
         except IncompleteSnapshotError as error:
-            raise EditError(f"The download of {repo.id} stopped half-way: {FETCH}.") from error
+            raise EditError(f"The download of {repo.id} stopped half-way: fetch it with {command}.") from error
         except OSError as error:
-            raise EditError(f"{repo.id} is not on this machine: {FETCH}.") from error
-        torn = missing(folder, repo)
-        if torn:
-            raise EditError(f"The download of {repo.id} stopped half-way ({torn[0]} is missing): {FETCH}.")
+            raise EditError(f"{repo.id} is not on this machine: fetch it with {command}.") from error
+        wrong = faults(folder, repo)
+        if wrong:
+            raise EditError(f"The download of {repo.id} stopped half-way ({wrong[0]}): fetch it with {command}.")
         return folder
+
+    def damaged(self, repo: Repo) -> dict[str, int]:
+        """See `cut_off`, of the repository on this machine; empty if files are missing too."""
+        try:
+            return cut_off(Path(self.snapshot(repo.id, allow_patterns=list(repo.files), local_files_only=True)))
+        except OSError:
+            return {}
 
     def gigabytes(self, repo: Repo) -> float:
         """How much of the repository is still to come, asked of the Hub. Raises EditError when it cannot be asked."""
         files = self._ask(repo, lambda: self.snapshot(repo.id, allow_patterns=list(repo.files), dry_run=True))
-        return sum(file.file_size for file in files if file.will_download) / 1e9
+        coming = sum(file.file_size for file in files if file.will_download)
+        return (coming + sum(self.damaged(repo).values())) / 1e9
 
     def check_access(self, repo: Repo) -> None:
         """Raises EditError unless the token on this machine may read the repository."""
         self._ask(repo, lambda: self.authorise(repo.id))
 
     def fetch(self, repo: Repo) -> Path:
-        """Download what is missing; goes on where it stopped. Raises EditError."""
+        """Download what is missing or cut off; files that are whole stay. Raises EditError."""
         self._ask(repo, lambda: self.snapshot(repo.id, allow_patterns=list(repo.files)))
+        damaged = self.damaged(repo)
+        if damaged:
+            self._ask(repo, lambda: self.snapshot(repo.id, allow_patterns=list(damaged), force_download=True))
         return self.folder(repo)
 
     def _ask(self, repo: Repo, call: Callable[[], object]):
@@ -107,13 +126,45 @@ def answered(error: Exception) -> Exception:
     return error if cause is None else cause
 
 
+def faults(folder: Path, repo: Repo) -> list[str]:
+    """What is wrong with a repository's folder, as ends of sentences: files that are missing, weights cut off."""
+    absent = [f"{name} is missing" for name in missing(folder, repo)]
+    return absent + [f"{name} is cut off or damaged" for name in cut_off(folder)]
+
+
+def cut_off(folder: Path) -> dict[str, int]:
+    """The weights in a folder whose size is not what their header says: paths in it, with the bytes of a whole file.
+
+    Those are 0 where the header itself is damaged. Reads the headers alone.
+    """
+    files = [file for file in sorted(folder.rglob("*.safetensors")) if not VARIANT.search(file.name) and file.is_file()]
+    lengths = {file: length(file) for file in files}
+    return {
+        file.relative_to(folder).as_posix(): wanted or 0
+        for file, wanted in lengths.items()
+        if file.stat().st_size != wanted
+    }
+
+
+def length(file: Path) -> int | None:
+    """Bytes of a safetensors file by its header: eight for the header's length, JSON, data; None if it is damaged."""
+    try:
+        with file.open("rb") as opened:
+            size = int.from_bytes(opened.read(8), "little")
+            header = json.loads(opened.read(min(size, MAX_HEADER)))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        return 8 + size + max(ends, default=0)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
 def missing(folder: Path, repo: Repo) -> list[str]:
     """What the repository's patterns, the parts of a pipeline and the folder's own indices need and is not there."""
     named = [pattern for pattern in repo.files if "*" not in pattern]
     for part in (pattern[:-2] for pattern in repo.files if pattern.endswith("/*")):
         named += lacking(folder / part) if (folder / part).is_dir() else [part]
     named += [pattern for pattern in repo.files if pattern == "*.safetensors" and not any(folder.glob(pattern))]
-    for shard in sorted(folder.rglob("*-of-*.safetensors")):
+    for shard in (file for file in sorted(folder.rglob("*-of-*.safetensors")) if not VARIANT.search(file.name)):
         named.append(SHARD.sub(".safetensors.index.json", shard.relative_to(folder).as_posix()))
     for index in folder.rglob("*.safetensors.index.json"):
         place = index.parent.relative_to(folder)
@@ -127,10 +178,18 @@ def lacking(part: Path) -> list[str]:
         return [] if any((part / name).is_file() for name in VOCABULARIES) else [f"{part.name}/{VOCABULARIES[0]}"]
     if part.name == "scheduler":
         return [f"{part.name}/scheduler_config.json"] if not (part / "scheduler_config.json").is_file() else []
-    weights = [] if any(part.glob("*.safetensors")) else [f"{part.name}/*.safetensors"]
+    found = any(not VARIANT.search(file.name) for file in part.glob("*.safetensors"))
+    weights = [] if found else [f"{part.name}/*.safetensors"]
     return weights if (part / "config.json").is_file() else [f"{part.name}/config.json", *weights]
+
+
+def fetch_command(profile: Profile) -> str:
+    """The command that fetches what a profile needs, with the VLM if it is another one of the Hub than its own."""
+    name = profile.name.partition("+")[0]
+    other = isinstance(profile.vlm, Repo) and profile.vlm != PROFILES[name].vlm
+    return f"python -m editor.fetch {name}" + (f" --vlm {profile.vlm.name}" if other else "")
 
 
 def folders(profile: Profile, hub: Hub) -> dict[str, Path]:
     """The folder of every repository of a profile by its id. Raises EditError for the first that is not there."""
-    return {repo.id: hub.folder(repo) for repo in profile.repos}
+    return {repo.id: hub.folder(repo, fetch_command(profile)) for repo in profile.repos}

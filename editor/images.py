@@ -21,6 +21,7 @@ from PIL import Image, ImageChops, ImageFilter
 from torch import Tensor
 
 from editor.loading import Loaded, Source, load, read
+from editor.mark import XMP, bears_mark, exif, png_text
 from editor.types import EditError
 
 __all__ = [
@@ -102,18 +103,23 @@ def feathered(mask: Image.Image, share: float) -> Image.Image:
 
 
 def to_png(image: Image.Image) -> bytes:
-    """The picture as a PNG, without a loss and without metadata but its colour profile; quick rather than small."""
+    """The picture as a PNG, without a loss; quick rather than small.
+
+    Of metadata it has its colour profile, and the mark that it is AI-edited where the picture bears that.
+    """
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
+    mark = {"pnginfo": png_text(), "exif": exif()} if bears_mark(image) else {}
+    image.save(buffer, "PNG", compress_level=1, **mark)
     return buffer.getvalue()
 
 
 def to_thumbnail(image: Image.Image, side: int) -> bytes:
-    """A small WebP of at most `side` pixels a side, to look at and for nothing else."""
+    """A small WebP of at most `side` pixels a side, to look at and for nothing else; with the mark as in `to_png`."""
     small = image.copy()
     small.thumbnail((side, side))
     buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=85)
+    mark = {"exif": exif(), "xmp": XMP.encode()} if bears_mark(image) else {}
+    small.save(buffer, "WEBP", quality=85, **mark)
     return buffer.getvalue()
 
 

@@ -139,10 +139,10 @@ def frozen(module: nn.Module, device: torch.device) -> nn.Module:
 
 @contextmanager
 def reading(folder: Path) -> Iterator[None]:
-    """Turns what the libraries raise for missing, torn or foreign files into one sentence."""
+    """Turns what the libraries raise for missing, torn or foreign files into one sentence; faults of a GPU stay."""
     try:
         yield
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
         raise
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise EditError(f"The model in {folder} is missing files or holds damaged ones: fetch it again.") from error

@@ -10,6 +10,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
+from editor.mark import BEARS, file_bears_mark
 from editor.types import EditError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
@@ -28,7 +29,7 @@ class Loaded:
     """A picture as the editor uses it, and what a person should know about how it was read."""
 
     image: Image.Image
-    """RGB or RGBA, upright; `info` holds at most "icc_profile"."""
+    """RGB or RGBA, upright; `info` holds at most "icc_profile" and the mark of `editor.mark`."""
     notices: tuple[str, ...] = ()
     """Sentences such as "The file is animated: its first frame is used."."""
 
@@ -55,6 +56,8 @@ def load(source: Source) -> Loaded:
         try:
             opened.load()
             image = _upright(_to_rgb(opened, notices), opened, notices)
+            if file_bears_mark(opened):
+                image.info[BEARS] = True
             several = _has_more_frames(opened)
         except EditError:
             raise

@@ -9,6 +9,8 @@ more than one; the sum over the parts errs on the safe side.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from math import ceil, floor, prod
@@ -17,7 +19,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from editor.profiles import Profile
-from editor.repos import Repo
+from editor.repos import VLMS, Repo
 from editor.types import EditError
 
 BF16 = 2.0
@@ -225,11 +227,55 @@ def choose(profile: Profile, free: float, vlm_free: float | None = None) -> Memo
         judge = parts.pop("VLM") if vlm_free is not None else 0.0
         if sum(parts.values()) <= free and (vlm_free is None or judge + RESERVE <= vlm_free):
             return plan
-    least = sum(need(profile, ladder(profile)[-1]).values())
+    wanted, smaller = ceil(least(profile)), smaller_judge(profile, free)
     raise EditError(
-        f"The profile {profile.name} needs at least {ceil(least)} GB of free GPU memory, not {floor(free)} GB: "
-        "close other programs on the GPU or use the profile studio."
+        f"The profile {profile.name} needs at least {wanted} GB of free GPU memory, not {floor(free)} GB: "
+        f"close other programs on the GPU{smaller and f', add --vlm {smaller}'} or use the profile studio."
     )
+
+
+def least(profile: Profile) -> float:
+    """GB of one GPU that the tightest plan needs."""
+    return sum(need(profile, ladder(profile)[-1]).values())
+
+
+def smaller_judge(profile: Profile, free: float) -> str:
+    """The name of the largest VLM on offer with which the profile fits into `free` GB; empty if there is none."""
+    needs = {repo.name: least(replace(profile, vlm=repo)) for repo in VLMS.values()}
+    fitting = [name for name, wanted in needs.items() if wanted <= free]
+    return max(fitting, key=needs.__getitem__, default="")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A plan with the numbers of the GPUs that hold it."""
+
+    plan: MemoryPlan
+    flow: int
+    """Of the flow map and all but the VLM."""
+    vlm: int | None = None
+    """Of the VLM's own; None puts it beside the flow map."""
+
+
+def spread(profile: Profile, free: Sequence[float]) -> Spread:
+    """The roomiest plan over the first two GPUs of so many GB free.
+
+    The second takes the VLM, unless the roomier of the two alone has a roomier plan, as where one is small. Raises
+    EditError when nothing fits.
+    """
+    free = free[:2]
+    roomier = max(range(len(free)), key=free.__getitem__)
+    found = []
+    if len(free) == 2:
+        with suppress(EditError):
+            found.append(Spread(choose(profile, *free), 0, 1))
+    if not found or found[0].plan != ladder(profile)[0]:
+        try:
+            found.append(Spread(choose(profile, free[roomier]), roomier))
+        except EditError:
+            if not found:
+                raise
+    return min(found, key=lambda way: ladder(profile).index(way.plan))
 
 
 def lower(profile: Profile, plan: MemoryPlan) -> MemoryPlan:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 from editor.hub import Hub, folders
-from editor.memory import QUESTIONS, MemoryPlan, choose, lower
+from editor.memory import QUESTIONS, MemoryPlan, lower, spread
 from editor.profiles import ASSETS, Profile, chosen
 from editor.repos import Repo
 from editor.runtime import half_or_single
@@ -219,9 +219,9 @@ def load_profile(name: str, folder: Path = ASSETS, vlm: str | None = None, hub: 
     """The models of a profile, to be read when they are first used. Never downloads anything.
 
     `folder` holds the models that come with the repository; they run on the CPU, in bfloat16 where it has units for
-    that. `vlm` is another VLM, see `profiles.chosen`. Profiles of the Hub take the first GPU, and the second for the
-    VLM where there is one, and the roomiest plan that fits. Says on standard error which plan that is. Raises EditError
-    with a sentence when there is no such profile, its files are not there, or no GPU can hold it.
+    that. `vlm` is another VLM, see `profiles.chosen`. Profiles of the Hub take the roomiest plan that fits the first
+    two GPUs, see `memory.spread`. Says on standard error which plan that is. Raises EditError with a sentence when
+    there is no such profile, its files are not there, or no GPU can hold it.
     """
     profile = chosen(name, vlm)
     if not profile.repos:
@@ -259,7 +259,7 @@ def gpus(profile: Profile) -> Hardware:
         raise EditError(
             f"The profile {profile.name} needs an NVIDIA GPU and none is usable here: use the profile studio."
         )
-    free = [torch.cuda.mem_get_info(i)[0] / 1e9 for i in range(min(2, torch.cuda.device_count()))]
-    plan = choose(profile, *free)
-    second = torch.device("cuda", 1) if len(free) == 2 else None
-    return Hardware(torch.device("cuda", 0), torch.bfloat16, second, plan)
+    count = torch.cuda.device_count()
+    way = spread(profile, [torch.cuda.mem_get_info(i)[0] / 1e9 for i in range(count)])
+    second = None if way.vlm is None else torch.device("cuda", way.vlm)
+    return Hardware(torch.device("cuda", way.flow), torch.bfloat16, second, way.plan)

@@ -32,7 +32,7 @@ class Profile:
 
     name: str
     description: str
-    """One line for the page: what it can edit, and on what machine."""
+    """A line or two for the page: what it can edit, and on what machine."""
     flow: str | Repo
     vlm: str | Repo | Path
     """A path is a folder of the user's own; see `chosen`."""
@@ -78,10 +78,18 @@ _DEV_NOTICES = (
 _ONE_END = "This model knows where a candidate lands but no map between two times: it can search, not sample exactly."
 
 
-def _flux(name: str, size: int, file: str) -> Profile:
+def _needs(gigabytes: int, guided: int) -> str:
+    """The end of a description; a test holds the figures against `editor.memory`."""
+    return (
+        f"Needs {gigabytes} GB of free GPU memory with its own VLM, and {guided} GB to follow the reward's gradient "
+        "(computed, in 4 bits)."
+    )
+
+
+def _flux(name: str, size: int, file: str, needs: str) -> Profile:
     return Profile(
         name=name,
-        description=f"Any picture at {size} pixels, with FLUX.1-dev's flow map, on a GPU of 16 GB or more.",
+        description=f"Any picture at {size} pixels, with FLUX.1-dev's flow map. {needs}",
         flow=FLUX_DEV,
         lora=flow_map_lora(file),
         draft=TAEF1,
@@ -106,11 +114,11 @@ _ALL = (
         plan_template="studio",
         licence="The licence of this repository: free for any use.",
     ),
-    _flux("flux", 512, FLOW_MAP_512),
-    _flux("flux-256", 256, FLOW_MAP_256),
+    _flux("flux", 512, FLOW_MAP_512, _needs(14, 18)),
+    _flux("flux-256", 256, FLOW_MAP_256, _needs(13, 15)),
     Profile(
         name="flux-schnell",
-        description="Any picture at 512 pixels, with FLUX.1-schnell as look-ahead, on a GPU of 16 GB or more.",
+        description=f"Any picture at 512 pixels, with FLUX.1-schnell as look-ahead. {_needs(13, 18)}",
         flow=FLUX_SCHNELL,
         draft=TAEF1,
         vlm=_QWEN,
@@ -119,11 +127,14 @@ _ALL = (
         two_time=False,
         text_tokens=256,
         licence=FLUX_SCHNELL.licence,
-        notices=(_ONE_END,),
+        notices=(
+            "Log in to the Hub and accept the conditions of FLUX.1-schnell on its page before the download.",
+            _ONE_END,
+        ),
     ),
     Profile(
         name="sana",
-        description="Any picture at 1024 pixels, with SANA-Sprint 0.6B as look-ahead, on a GPU of 24 GB or more.",
+        description=f"Any picture at 1024 pixels, with SANA-Sprint 0.6B as look-ahead. {_needs(8, 26)}",
         kind="sana",
         flow=SANA_SPRINT,
         vlm=_QWEN,

@@ -15,10 +15,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from PIL import ExifTags, Image
-from PIL.PngImagePlugin import PngInfo
+from PIL import Image
 
 from editor import images
+from editor.mark import AI_NOTE, XMP, exif, png_text
 from editor.types import MAX_INSTRUCTION, EditError, EditRequest, EditUpdate, SearchSettings
 from rewards.base import Plan
 
@@ -34,16 +34,6 @@ LIMITS = {"particles": 256, "steps": 256, "lookahead_steps": 16, "corrections": 
 MAX_TIMES = 256
 """The most time steps that a recipe may list."""
 PACKAGES = ("torch", "diffusers", "transformers", "pillow")
-
-AI_NOTE = "This picture was edited by AI (Tiltedit)."
-DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
-_XMP = (
-    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
-    '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
-    'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/">'
-    f"<Iptc4xmpExt:DigitalSourceType>{DIGITAL_SOURCE_TYPE}</Iptc4xmpExt:DigitalSourceType>"
-    '</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,29 +192,19 @@ def _frozen(value: Any) -> Any:
 
 def encode_result(image: Image.Image, recipe: Recipe | None) -> bytes:
     """A PNG marked as AI-edited in PNG text, EXIF and XMP (IPTC); None leaves the recipe out and keeps the mark."""
-    text = PngInfo()
-    text.add_text("Software", "Tiltedit")
-    text.add_text("Comment", AI_NOTE)
-    text.add_itxt("XML:com.adobe.xmp", _XMP)
+    text = png_text()
     if recipe is not None:
         text.add_text(KEY, json.dumps(recipe.to_json(), sort_keys=True))
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", pnginfo=text, exif=_exif(), compress_level=6)
+    image.save(buffer, "PNG", pnginfo=text, exif=exif(), compress_level=6)
     return buffer.getvalue()
 
 
 def encode_sheet(image: Image.Image) -> bytes:
     """A JPEG of an RGB overview of results, marked as AI-edited like them."""
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=90, exif=_exif(), xmp=_XMP.encode())
+    image.save(buffer, "JPEG", quality=90, exif=exif(), xmp=XMP.encode())
     return buffer.getvalue()
-
-
-def _exif() -> bytes:
-    exif = Image.Exif()
-    exif[ExifTags.Base.Software] = "Tiltedit (AI-edited picture)"
-    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"ASCII\0\0\0" + AI_NOTE.encode("ascii")
-    return exif.tobytes()
 
 
 def save_result(path: str | Path, image: Image.Image, recipe: Recipe | None) -> None:

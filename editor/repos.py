@@ -41,12 +41,13 @@ _DEV = "FLUX.1-dev Non-Commercial License: not for commercial use of the model; 
 _APACHE = "Apache License 2.0: commercial use allowed."
 
 FLUX_DEV = Repo("black-forest-labs/FLUX.1-dev", FLUX_PIPELINE, 33.7, True, _DEV)
-FLUX_SCHNELL = Repo("black-forest-labs/FLUX.1-schnell", FLUX_PIPELINE, 33.7, licence=_APACHE)
+FLUX_SCHNELL = Repo("black-forest-labs/FLUX.1-schnell", FLUX_PIPELINE, 33.7, True, _APACHE)
 SANA_SPRINT = Repo(
     "Efficient-Large-Model/Sana_Sprint_0.6B_1024px_diffusers",
     PIPELINE,
     7.0,
-    licence="NVIDIA's licence for SANA: not for commercial use; read it on the model's page before you start.",
+    licence="NVIDIA's licence for SANA: not for commercial use; Gemma's terms of use for its text encoder; read both "
+    "on the model's page before you start.",
 )
 TAEF1 = Repo("madebyollin/taef1", ("config.json", "diffusion_pytorch_model.safetensors"), 0.01, licence="MIT License.")
 

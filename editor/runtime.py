@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from huggingface_hub import constants
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
@@ -13,13 +15,14 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 
 
 def prepare(threads: int | None = None) -> None:
-    """Use so many CPU threads (None: torch's choice), keep freed memory, and leave cuDNN's attention alone.
+    """Stay offline, use so many CPU threads (None: torch's choice), keep freed memory, leave cuDNN's attention alone.
 
     Giving large tensors back to the system and faulting their pages in again takes more than half of the time of
     small models on a CPU; glibc, where there is one, is told not to. On a GPU torch may choose cuDNN for attention in
     bfloat16: on an H100 with torch 2.11 backward passes then failed, and those that were run again without it did not
     (benchmarks/NOTES.md), so the choice is among torch's own kernels.
     """
+    go_offline()
     torch.backends.cuda.enable_cudnn_sdp(False)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -28,6 +31,16 @@ def prepare(threads: int | None = None) -> None:
         libc.mallopt(_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
         libc.mallopt(_TOP_PAD, 1 << 28)
+
+
+def go_offline() -> None:
+    """Forbid the libraries of the Hub to ask it from here on, and what they start: fetch and doctor alone may.
+
+    Models are read from the disk anyway, but libraries ask on their own, as bitsandbytes, which fetches kernels when it
+    is imported on some machines.
+    """
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    constants.HF_HUB_OFFLINE = True  # for where the variable was read already
 
 
 def half_or_single() -> torch.dtype:

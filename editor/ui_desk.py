@@ -19,11 +19,13 @@ from PIL import Image
 from editor import images, ui_plots
 from editor.history import History
 from editor.jobs import Job, Jobs
+from editor.mark import marked
 from editor.recipe import Recipe, encode_result, read_recipe
 from editor.types import EditError, EditRequest
 from editor.ui_forms import (
     Form,
     plan_key,
+    possible,
     read_mask,
     read_picture,
     read_plan,
@@ -201,14 +203,15 @@ class Desk:
         """What the model makes of a picture that it was to edit and could not."""
         if job.update is None or job.update.roundtrip is None:
             return {}
-        pair = serve(images.at_most(job.request.image)), serve(job.update.roundtrip)
+        pair = serve(images.at_most(job.request.image)), serve(marked(job.update.roundtrip))
         return {"refused": gr.update(value=pair, visible=True)}
 
     def _candidates(self, job: Job, chosen: int) -> Form:
         """What only a run that is remembered can show."""
         update = job.update
         pictures = {"roundtrip": update.roundtrip, "spotlight": update.focus}
-        shown = {name: gr.update(value=picture, visible=picture is not None) for name, picture in pictures.items()}
+        served = {name: picture and serve(marked(picture)) for name, picture in pictures.items()}
+        shown = {name: gr.update(value=path, visible=path is not None) for name, path in served.items()}
         return {"candidates": final_cards(update.candidates, update.plan, chosen), **shown}
 
     def stop(self, job: str, token: str, request: gr.Request) -> Form:
@@ -244,7 +247,8 @@ class Desk:
         source = images.load(self.history.source_path(edit)).image
         said = ["Everything is as it was for this edit: run it again, or change it first."]
         mask = self._mask_of(edit.recipe, source, said)
-        return {"picture": serve(source), **mask, **show_recipe(edit.recipe, source), **status(" ".join(said))}
+        recipe = possible(edit.recipe, self.editor.profile, said)
+        return {"picture": serve(source), **mask, **show_recipe(recipe, source), **status(" ".join(said))}
 
     def further(self, shown: str) -> Form:
         """Make the result the picture to edit next."""
@@ -253,9 +257,9 @@ class Desk:
 
     def use_recipe(self, recipe_file: str | None, picture: str | None) -> Form:
         """Set mask, instruction, plan and settings to those of a recipe that came with a PNG."""
-        recipe = read_recipe(recipe_file)
-        image = read_picture(picture) if picture else None
         said = ["The recipe is loaded."]
+        recipe = possible(read_recipe(recipe_file), self.editor.profile, said)
+        image = read_picture(picture) if picture else None
         if image is None or images.fingerprint(image) != recipe.source:
             said.append("It was made for another picture: upload that one to get the same result.")
             image = None

@@ -5,12 +5,16 @@ from __future__ import annotations
 import secrets
 from abc import ABCMeta
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 from PIL import Image
 
 from editor import images
+from editor.baselines import METHODS
+from editor.engine import SAMPLING
+from editor.profiles import Profile
 from editor.recipe import Recipe
 from editor.types import EditError, SearchSettings
 from rewards.base import Check, Plan
@@ -31,6 +35,20 @@ FIRST_EFFORT = "balanced"
 """What the page and the programming interface take when nobody chooses."""
 PROTECT = "Protect this"
 EDIT_ONLY = "Edit only this"
+
+
+def methods(profile: Profile) -> list[str]:
+    """The methods that a profile can run: those that sample exactly need a flow map of two times."""
+    return [name for name in METHODS if name != SAMPLING or profile.two_time]
+
+
+def possible(recipe: Recipe, profile: Profile, said: list[str]) -> Recipe:
+    """The recipe with a method that the profile can run; `said` grows where that is another than its own."""
+    method = recipe.settings.method
+    if method in methods(profile):
+        return recipe
+    said.append(f"This profile cannot run its method {method}: fmtt is set instead.")
+    return replace(recipe, settings=recipe.settings.but(method="fmtt"))
 
 
 def read_picture(path: str | None) -> Image.Image:

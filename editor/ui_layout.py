@@ -7,10 +7,9 @@ from typing import Any
 import gradio as gr
 
 from editor import ui_views
-from editor.baselines import METHODS
 from editor.types import MAX_INSTRUCTION, SearchSettings
 from editor.ui_desk import Desk
-from editor.ui_forms import EDIT_ONLY, FIRST_EFFORT, PROTECT, Paint, Picture
+from editor.ui_forms import EDIT_ONLY, FIRST_EFFORT, PROTECT, Paint, Picture, methods
 from editor.ui_parts import example_cards
 from editor.ui_stage import past, stage
 from editor.ui_views import CARDS_JS
@@ -129,14 +128,14 @@ def _settings(desk: Desk) -> dict[str, Any]:
             )
             lock = gr.Checkbox(False, label="Keep this seed", info="Otherwise every run draws a new one.")
         with gr.Accordion("Advanced", open=False, elem_id="advanced"):
-            advanced = _advanced(first)
+            advanced = _advanced(first, methods(desk.editor.profile))
     return {"effort": effort, "strength": strength, "seed": seed, "lock": lock, **advanced}
 
 
-def _advanced(first: SearchSettings) -> dict[str, Any]:
+def _advanced(first: SearchSettings, offered: list[str]) -> dict[str, Any]:
     """A control for every setting of CONTROLS but the strength, with a line that explains it."""
     gr.Markdown("What has no control here is as the effort or the recipe has it.")
-    method = gr.Dropdown(list(METHODS), value=first.method, label="Method", info="fmtt is ours; others to compare.")
+    method = gr.Dropdown(offered, value=first.method, label="Method", info="fmtt is ours; others to compare.")
     lookahead = gr.Dropdown(
         ["map", "denoiser", "none"],
         value=first.lookahead,

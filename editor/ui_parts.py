@@ -17,6 +17,7 @@ from PIL import Image
 from editor import images, registration, ui_plots, ui_views
 from editor.history import Edit, History
 from editor.jobs import Job, Jobs
+from editor.mark import marked
 from editor.recipe import Recipe
 from editor.types import Candidate, EditError, EditRequest, EditUpdate, SearchSettings
 from editor.ui_forms import Form, plan_key, show_mask, show_plan, show_settings
@@ -40,13 +41,14 @@ def serve_bytes(data: bytes, name: str) -> str:
 
 
 def serve(image: Image.Image) -> str:
+    """As `serve_bytes`, a picture as a PNG; with the mark that it is AI-edited if it bears that."""
     return serve_bytes(images.to_png(image), "picture.png")
 
 
 def live_cards(update: EditUpdate) -> str:
     """Where each candidate would land, with its score."""
     cards = [
-        Card(images.to_thumbnail(image, CARD), f"{score:.2f}", f"Candidate {k + 1} so far")
+        Card(images.to_thumbnail(marked(image), CARD), f"{score:.2f}", f"Candidate {k + 1} so far")
         for k, (image, score) in enumerate(zip(update.previews, update.scores, strict=True))
     ]
     return ui_views.candidates(ui_views.cards(cards, "Candidates", best=_best(update.scores)))
@@ -56,7 +58,7 @@ def final_cards(candidates: Sequence[Candidate], plan: Plan, chosen: int) -> str
     """The candidates that a run ended with, to choose from."""
     cards = [
         Card(
-            images.to_thumbnail(candidate.preview, CARD),
+            images.to_thumbnail(marked(candidate.preview), CARD),
             f"{candidate.score:.2f}",
             f"Use candidate {k + 1}",
             tuple((check.question, after >= 0.5) for check, after in zip(plan.checks, candidate.checks, strict=True)),
@@ -262,7 +264,7 @@ def show_edit(history: History, edit: Edit, request: gr.Request) -> Form:
         "slider": pair,
         "before": pair[0],
         "after": pair[1],
-        "difference": serve(images.difference(before, after)),
+        "difference": serve(marked(images.difference(before, after))),
         "download": pair[1],
         "strip": False,
         "link": link_to(edit, request),

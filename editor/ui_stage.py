@@ -72,7 +72,15 @@ def stage() -> dict[str, Any]:
         with gr.Accordion("How it was found", open=False, elem_id="how"):
             details = gr.HTML(padding=False)
             roundtrip, spotlight = (
-                gr.Image(label=label, height=220, format="png", interactive=False, buttons=[], alt_text=alt)
+                gr.Image(
+                    type="filepath",
+                    label=label,
+                    height=220,
+                    format="png",
+                    interactive=False,
+                    buttons=[],
+                    alt_text=alt,
+                )
                 for label, alt in (
                     ("Round trip: the source without an edit", "The source carried to the noise and back"),
                     ("Where the edit acts; what is dim is held", "The source, lit where the edit acts"),

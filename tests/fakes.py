@@ -40,7 +40,9 @@ class FakeEditor:
         self.offset = Offset(0.0, 0.0)
         self.gate = threading.Event()
         self.gate.set()
-        self.profile = SimpleNamespace(name="fake", description="Darkens", licence="MIT", notices=("No models.",))
+        self.profile = SimpleNamespace(
+            name="fake", description="Darkens", licence="MIT", notices=("No models.",), two_time=True
+        )
         self.efforts = {
             "fast": SearchSettings(particles=3, steps=3, keep=1),
             "balanced": SearchSettings(particles=4, steps=5),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel, SCMScheduler
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import nn
 from transformers import Gemma2Config, Gemma2Model, GemmaTokenizer, PreTrainedModel, ProcessorMixin
 
@@ -24,6 +24,8 @@ from training.flow_folder import TextEncoders, new_vae
 CHANNELS, SANA_WIDTH = 16, 16
 SHARDS = "12KB"
 """Small enough that the larger networks are cut up."""
+NO_WEIGHTS = save({})
+"""The bytes of a safetensors file without a weight."""
 QWEN_TEMPLATE = (
     "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n"
@@ -72,17 +74,23 @@ def publish(root: Path) -> Hub:
 
 
 def flux(folder: Path, dev: bool, scheduler: FlowMatchEulerDiscreteScheduler) -> None:
-    """FLUX.1: transformer and T5 in shards; CLIP's weights under text_model, its tokenizer as vocabulary and merges."""
+    """FLUX.1: transformer and T5 in shards; CLIP's weights under text_model, its tokenizer as vocabulary and merges.
+
+    Both configs say what is not so: T5's that its two names of the embeddings are apart, CLIP's that texts end with 2.
+    """
     text = flux_text()
     flux_transformer(dev).save_pretrained(folder / "transformer", max_shard_size=SHARDS)
     tiny_kl().save_pretrained(folder / "vae")
     scheduler.save_pretrained(folder / "scheduler")
     text.t5.save_pretrained(folder / "text_encoder_2", max_shard_size=SHARDS)
+    entry(folder / "text_encoder_2" / "config.json", tie_word_embeddings=False)
     text.t5_tokenizer.save_pretrained(folder / "tokenizer_2")
     text.clip.save_pretrained(folder / "text_encoder")
     renamed(folder / "text_encoder" / "model.safetensors", "text_model.")
     text.clip_tokenizer.save_pretrained(folder / "tokenizer")
     vocabulary(folder / "tokenizer", "CLIPTokenizer")
+    end_last(folder / "tokenizer" / "vocab.json", folder / "text_encoder" / "model.safetensors")
+    entry(folder / "text_encoder" / "config.json", eos_token_id=2)
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
 
 
@@ -143,6 +151,25 @@ def renamed(file: Path, prefix: str) -> None:
     """Put a prefix before the name of every weight."""
     weights = {prefix + name: weight for name, weight in load_file(file).items()}
     save_file(weights, file, metadata={"format": "pt"})
+
+
+def entry(file: Path, **values: object) -> None:
+    """Set entries of a config."""
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def end_last(words: Path, weights: Path) -> None:
+    """Give the end of a text the highest number of CLIP's vocabulary, as published.
+
+    Its config says eos_token_id 2, which is the end of nothing: libraries then take the highest number for it.
+    """
+    vocabulary, tensors = json.loads(words.read_text()), load_file(weights)
+    last, end = max(vocabulary, key=vocabulary.__getitem__), "<|endoftext|>"
+    pair = [vocabulary[last], vocabulary[end]]
+    words.write_text(json.dumps(vocabulary | dict(zip((end, last), pair, strict=True))))
+    table = tensors["text_model.embeddings.token_embedding.weight"]
+    table[pair] = table[pair[::-1]]
+    save_file(tensors, weights, metadata={"format": "pt"})
 
 
 def vocabulary(folder: Path, name: str) -> None:

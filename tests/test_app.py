@@ -41,6 +41,7 @@ def launched(monkeypatch, tmp_path):
 
     def run(*argv, **launching):
         page = SimpleNamespace(launch=lambda **options: launch(**launching, **options), block_thread=lambda: None)
+        monkeypatch.setattr("editor.runtime.prepare", lambda: None)
         monkeypatch.setattr("editor.engine.Editor.load", load)
         monkeypatch.setattr("editor.ui.build_page", lambda desk: page)
         return app.main(["--history", str(tmp_path / "history"), *argv]), seen

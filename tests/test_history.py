@@ -10,7 +10,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from editor import images
 from editor.history import History
-from editor.recipe import DIGITAL_SOURCE_TYPE, KEY, Recipe, encode_result, read_recipe, save_result
+from editor.mark import DIGITAL_SOURCE_TYPE
+from editor.recipe import KEY, Recipe, encode_result, read_recipe, save_result
 from editor.types import EditError, EditRequest, SearchSettings
 from tests.fakes import FakeEditor, clock_like
 

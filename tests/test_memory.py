@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
+from math import ceil
+from pathlib import Path
 
 import pytest
 import torch
 from diffusers import FluxTransformer2DModel
 from torch import nn
 
-from editor.memory import FLOW_MAP_LORA, FLUX, JUDGES, choose, decoder, host_need, kept, ladder, lower, need, weights
+from editor.memory import (
+    FLOW_MAP_LORA,
+    FLUX,
+    JUDGES,
+    choose,
+    decoder,
+    host_need,
+    kept,
+    ladder,
+    least,
+    lower,
+    need,
+    spread,
+    weights,
+)
 from editor.profiles import PROFILES
 from editor.repos import VLMS
 from editor.types import EditError
 
+README = Path(__file__).resolve().parent.parent / "README.md"
 GPU_PROFILES = [name for name, profile in PROFILES.items() if profile.repos]
 
 
@@ -76,6 +95,64 @@ def test_a_gpu_of_its_own_for_the_vlm_takes_it_off_the_first():
     assert (both.flow, both.vlm) == ("bf16", "bf16")
     with pytest.raises(EditError):
         choose(profile, 40, 1)
+
+
+@pytest.mark.parametrize(
+    ("free", "flow", "vlm"),
+    [
+        ((80,), 0, None),
+        ((40, 40), 0, 1),
+        ((40, 40, 80), 0, 1),
+        ((80, 4), 0, None),
+        ((4, 80), 1, None),
+        ((80, 6), 0, None),
+        ((16, 80), 1, None),
+        ((24, 24), 0, 1),
+        ((16, 16), 0, 1),
+    ],
+)
+def test_a_second_gpu_is_used_where_it_helps_and_never_in_the_way(free, flow, vlm):
+    profile = PROFILES["flux"]
+    way = spread(profile, free)
+    assert (way.flow, way.vlm) == (flow, vlm)
+    for alone in free[:2]:
+        with suppress(EditError):
+            assert ladder(profile).index(way.plan) <= ladder(profile).index(choose(profile, alone))
+
+
+def test_gpus_that_are_all_too_small_say_what_the_roomier_lacks():
+    with pytest.raises(EditError, match="needs at least 14 GB of free GPU memory, not 6 GB"):
+        spread(PROFILES["flux"], (6, 4))
+
+
+def test_too_little_memory_names_a_smaller_vlm_where_one_fits():
+    large = replace(PROFILES["flux"], vlm=VLMS["Qwen/Qwen3-VL-8B-Instruct"])
+    for profile, free, advice in (
+        (large, 16, ", add --vlm Qwen3-VL-4B-Instruct or use the profile studio."),
+        (large, 13, ", add --vlm Qwen3-VL-2B-Instruct or use the profile studio."),
+        (PROFILES["flux"], 13, ", add --vlm Qwen3-VL-2B-Instruct or use the profile studio."),
+        (PROFILES["flux"], 8, "on the GPU or use the profile studio."),
+    ):
+        with pytest.raises(EditError, match=re.escape(advice) + "$"):
+            choose(profile, free)
+
+
+@pytest.mark.parametrize("name", GPU_PROFILES)
+def test_a_profile_tells_truly_what_it_needs(name):
+    profile = PROFILES[name]
+    guided = min(sum(need(profile, plan).values()) for plan in ladder(profile) if plan.gradient)
+    told = re.search(r"Needs (\d+) GB .* and (\d+) GB to follow", profile.description)
+    assert [int(figure) for figure in told.groups()] == [ceil(least(profile)), ceil(guided)]
+
+
+@pytest.mark.parametrize("name", GPU_PROFILES)
+def test_the_readme_tells_what_a_profile_needs(name):
+    profile = PROFILES[name]
+    guided = min(sum(need(profile, plan).values()) for plan in ladder(profile) if plan.gradient)
+    sizes = least(profile), guided, host_need(profile), sum(repo.gigabytes for repo in profile.repos)
+    told = " | ".join(f"{ceil(size)} GB" for size in sizes)
+    row = next(line for line in README.read_text().splitlines() if line.startswith(f"| `{name}` | ") and "GB" in line)
+    assert row.endswith(f"| {told} |")
 
 
 def test_stepping_down_goes_through_the_ladder_and_ends_with_a_sentence():

@@ -9,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from editor.__main__ import main as cli
 from editor.adapters import LatentCodec
 from editor.engine import Editor
+from editor.loaders import reading
 from editor.memory import ladder
 from editor.models import Models
 from editor.profiles import PROFILES
@@ -74,6 +76,36 @@ def test_an_edit_that_runs_out_of_memory_twice_is_one_sentence(flux_place, monke
         list(editor.edit(request()))
     assert len(given) == 2
     assert editor.models.hardware.plan == ladder(PROFILES["flux"])[3]
+
+
+@pytest.mark.parametrize(("times", "status"), [(1, 0), (9, 2)])
+def test_a_round_trip_on_the_command_line_steps_down_too(times, status, flux_place, monkeypatch, tmp_path, capsys):
+    held, stock, tried = flux_models(flux_place), LatentCodec.encode, []
+
+    def encode(self, images):
+        tried.append(held.hardware.plan)
+        if len(tried) <= times:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return stock(self, images)
+
+    monkeypatch.setattr(LatentCodec, "encode", encode)
+    monkeypatch.setattr(Editor, "load", classmethod(lambda cls, name, vlm=None: cls(held)))
+    monkeypatch.setattr("editor.__main__.prepare", lambda: None)
+    Image.linear_gradient("L").convert("RGB").resize((40, 32)).save(tmp_path / "in.png")
+    assert cli(["roundtrip", str(tmp_path / "in.png"), "-o", str(tmp_path / "out.png")]) == status
+    assert tried == list(ladder(PROFILES["flux"])[2:4])
+    assert (tmp_path / "out.png").exists() == (status == 0)
+    assert ("ran out of memory twice" in capsys.readouterr().err) == (status == 2)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, torch.AcceleratorError])
+def test_a_fault_of_the_gpu_is_not_called_a_damaged_file(error, tmp_path):
+    def fail():
+        with reading(tmp_path):
+            raise error("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(error):
+        fail()
 
 
 def test_loading_the_vlm_steps_down_too(flux_place, monkeypatch):

@@ -108,6 +108,9 @@ def test_two_gpus_share_the_work(monkeypatch, tmp_path):
     hardware = module.gpus(PROFILES["flux"])
     assert (str(hardware.device), str(hardware.vlm_device)) == ("cuda:0", "cuda:1")
     assert (hardware.plan.flow, hardware.plan.vlm) == ("bf16", "bf16")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: ((4e9, 80e9)[device], 80e9))
+    hardware = module.gpus(PROFILES["flux"])
+    assert (str(hardware.device), hardware.vlm_device) == ("cuda:1", None)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4e9, 8e9))
     with pytest.raises(EditError, match="needs at least"):
         load_profile("flux", hub=Hub(snapshot=lambda *_, **__: str(tmp_path)))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from diffusers import FluxPipeline, SanaSprintPipeline
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, SanaSprintPipeline
 from PIL import Image
 from transformers import AutoModel, AutoTokenizer
 
@@ -23,7 +23,7 @@ from editor.types import EditError, EditRequest
 from rewards.vlm import VLM
 from tests.published import QWEN_TEMPLATE, SANA_WIDTH, flux_text, qwen
 from tests.tiny_flow import CAPTION
-from tests.tiny_profiles import PLAN, SMALL
+from tests.tiny_profiles import PLAN, SMALL, flux_models
 from tests.tiny_vlm import tiny_qwen3, tiny_qwen25
 
 PICTURE = Image.linear_gradient("L").convert("RGB").resize((60, 64))
@@ -75,6 +75,31 @@ def test_flux_is_told_what_the_stock_pipeline_tells_it(name, load):
     sequence, pooled, _ = stock.encode_prompt(CAPTION, max_sequence_length=32)
     torch.testing.assert_close(flow.sequence, sequence.detach())
     torch.testing.assert_close(flow.pooled, pooled.detach())
+
+
+def test_the_velocity_is_what_a_run_of_the_stock_pipeline_asks_of_its_transformer(flux_place):
+    """Everything that the pipeline hands over, at every step, and what it takes for the velocity."""
+    held = flux_models(replace(flux_place, lora=None), rows=99, checkpoint=False)
+    flow, text, calls = held.condition(CAPTION), held._text, []
+    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(flux_place.flow / "scheduler")
+    encoders = (text.text_encoder, text.tokenizer, text.text_encoder_2, text.tokenizer_2)
+    stock = FluxPipeline(scheduler, held.codec.vae, *encoders, flow.transformer)
+    stock.set_progress_bar_config(disable=True)
+    flow.transformer.register_forward_hook(lambda _, __, given, out: calls.append((given, out[0])), with_kwargs=True)
+    stock(
+        CAPTION, height=48, width=32, num_inference_steps=3, guidance_scale=3.5, max_sequence_length=32,
+        generator=torch.Generator().manual_seed(1), output_type="latent",
+    )  # fmt: skip
+    asked, calls[:] = list(calls), []
+    assert len(asked) == 3
+    for given, out in asked:
+        x, velocity = (FluxPipeline._unpack_latents(tokens, 48, 32, 8) for tokens in (given["hidden_states"], out))
+        with torch.no_grad():
+            torch.testing.assert_close(flow.velocity(x, 1 - given["timestep"]), -velocity, rtol=1e-4, atol=1e-5)
+        ours, _ = calls.pop()
+        for name in ours.keys() - {"return_dict"}:
+            torch.testing.assert_close(ours[name], given[name], msg=name, check_dtype=False)
+        assert {name for name, value in given.items() if isinstance(value, torch.Tensor)} <= ours.keys()
 
 
 def test_sana_is_told_what_the_stock_pipeline_tells_it(load):

@@ -10,8 +10,10 @@ from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 from torch import nn
 
+from editor.loaders import load_transformer
 from editor.quantize import quantize_nf4
 from editor.twotime import two_time
+from tests.tiny_flow import TEXT_WIDTH
 from training.flow_folder import new_transformer
 
 CPU = torch.device("cpu")
@@ -31,14 +33,15 @@ def dequantized(module: nn.Module) -> nn.Module:
     return module
 
 
-def run(transformer, x):
+def run(transformer, x, width=64):
     batch, tokens = x.shape[:2]
     generator = torch.Generator().manual_seed(1)
     return transformer(
         hidden_states=x,
         timestep=torch.tensor([[0.9, 0.2]]).expand(batch, 2),
-        encoder_hidden_states=torch.randn(batch, 5, 64, generator=generator),
-        pooled_projections=torch.randn(batch, 64, generator=generator),
+        encoder_hidden_states=torch.randn(batch, 5, width, generator=generator),
+        pooled_projections=torch.randn(batch, width, generator=generator),
+        guidance=torch.full((batch,), 3.5) if transformer.config.guidance_embeds else None,
         img_ids=torch.zeros(tokens, 3),
         txt_ids=torch.zeros(5, 3),
         return_dict=False,
@@ -70,6 +73,25 @@ def test_outputs_and_input_gradients_are_those_of_the_dequantised_network(networ
         results.append((out, *torch.autograd.grad(out.square().sum(), leaf)))
     for quantized, reference in zip(*results, strict=True):
         torch.testing.assert_close(quantized, reference, rtol=1e-3, atol=1e-4)
+
+
+def test_under_the_flow_maps_lora_too(flux_place):
+    """As `editor.loaders` holds it: the LoRA whole, over weights in 4 bits."""
+    quantized = load_transformer(flux_place.flow / "transformer", CPU, torch.float32, flux_place.lora, nf4=True)
+    bases = [name for name, layer in quantized.named_modules() if isinstance(layer, Linear4bit)]
+    assert bases
+    assert all(name.endswith("base_layer") for name in bases)
+    reference, x = dequantized(quantized), torch.randn(2, 4, 64, generator=torch.Generator().manual_seed(2))
+    results = []
+    for network in (quantized, reference):
+        leaf = x.clone().requires_grad_()
+        out = run(network, leaf, TEXT_WIDTH)
+        results.append((out, *torch.autograd.grad(out.square().sum(), leaf)))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    bare = load_transformer(flux_place.flow / "transformer", CPU, torch.float32, nf4=True)
+    with torch.no_grad():
+        assert not torch.allclose(run(two_time(bare), x, TEXT_WIDTH), results[0][0], rtol=1e-2, atol=1e-2)
 
 
 def test_a_pass_without_gradients_leaves_those_with_possible():

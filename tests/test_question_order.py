@@ -59,6 +59,17 @@ def test_an_unknown_vlm_is_one_sentence(capsys):
     assert "There is no VLM" in capsys.readouterr().err
 
 
+def test_a_gpu_that_is_too_small_is_one_sentence(monkeypatch, capsys):
+    def load(wanted, device):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("benchmarks.question_order.load", load)
+    assert main(["--vlm", "Qwen2.5-VL-7B"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("The GPU ran out of memory: close other programs")
+
+
 def test_a_chat_template_that_asks_before_it_shows_is_refused(vlm):
     """Packed questions share the image: one that stood before it would have to be read with it."""
     vlm.processor.chat_template = (

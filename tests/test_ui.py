@@ -12,6 +12,7 @@ from editor.types import EditError
 from editor.ui import build_page, launch_options, translated
 from editor.ui_desk import Desk
 from editor.ui_forms import PROTECT
+from editor.ui_layout import lay_out
 from tests.fakes import FakeEditor, clock_like
 from tests.page import all_of, came, click, form
 
@@ -140,6 +141,22 @@ def test_a_recipe_that_was_dropped_sets_everything_but_the_picture(desk, picture
     assert "another picture" in desk.use_recipe(after, None)["status"]
     with pytest.raises(EditError, match="no recipe"):
         desk.use_recipe(picture, None)
+
+
+@pytest.mark.parametrize("two_time", [True, False])
+def test_exact_sampling_is_offered_only_where_the_profile_can_do_it(desk, picture, two_time):
+    sampled = form(picture, method="fmtt-sampling")
+    shown = all_of(desk.run(sampled, "ann", came()))["shown"]
+    desk.editor.profile.two_time = two_time
+    with gr.Blocks():
+        choices = [value for _, value in lay_out(desk)["method"].choices]
+    assert ("fmtt-sampling" in choices) == two_time
+    assert "fmtt" in choices
+    restored = desk.restore(shown)
+    assert restored["method"] == ("fmtt-sampling" if two_time else "fmtt")
+    assert ("cannot run its method fmtt-sampling: fmtt is set" in restored["status"]) != two_time
+    dropped = desk.use_recipe(str(desk.history.result_path(desk.history.get(shown))), None)
+    assert dropped["method"] == restored["method"]
 
 
 def test_a_shared_link_shows_the_edit_to_another_browser(desk, picture):

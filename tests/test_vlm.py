@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -215,8 +217,11 @@ def test_a_saved_folder_loads_and_says_the_same(vlm: VLM, images: torch.Tensor, 
     torch.testing.assert_close(loaded.log_odds(images, QUESTIONS), vlm.log_odds(images, QUESTIONS))
 
 
-def test_nf4_gives_the_scores_and_gradients_of_its_dequantised_weights(images: torch.Tensor, tmp_path: Path) -> None:
-    model, processor = tiny_qwen25(width=64)
+@pytest.mark.parametrize("make", [partial(tiny_qwen25, width=64), partial(tiny_qwen3, width=64)])
+def test_nf4_gives_the_scores_and_gradients_of_its_dequantised_weights(
+    make: Callable[[], tuple[PreTrainedModel, ProcessorMixin]], images: torch.Tensor, tmp_path: Path
+) -> None:
+    model, processor = make()
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     quantized, reference = VLM.load(tmp_path, quantization="nf4"), VLM.load(tmp_path)

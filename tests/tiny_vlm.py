@@ -42,13 +42,13 @@ def tiny_qwen25(image_size: int = 112, width: int = 32) -> tuple[PreTrainedModel
     return _sharpened(model), new_processor(tokenizer, image_size)
 
 
-def tiny_qwen3(image_size: int = 128) -> tuple[PreTrainedModel, ProcessorMixin]:
+def tiny_qwen3(image_size: int = 128, width: int = 32) -> tuple[PreTrainedModel, ProcessorMixin]:
     """A random Qwen3-VL with patches of 16 pixels and features that enter after two layers."""
     tokenizer = new_tokenizer(CORPUS, 400)
     text = {
         "vocab_size": len(tokenizer),
-        "hidden_size": 32,
-        "intermediate_size": 64,
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
         "num_hidden_layers": 3,
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
@@ -62,7 +62,7 @@ def tiny_qwen3(image_size: int = 128) -> tuple[PreTrainedModel, ProcessorMixin]:
         "hidden_size": 32,
         "intermediate_size": 64,
         "num_heads": 2,
-        "out_hidden_size": 32,
+        "out_hidden_size": width,
         "num_position_embeddings": 64,
         "deepstack_visual_indexes": [0, 1],
     }
