@@ -206,7 +206,14 @@ class _Still:
 
 
 def planned_nfe(settings: SearchSettings) -> int:
-    """The network evaluations that a run from copies of one source takes, found by a dry run; no data changes it."""
+    """The most network evaluations that a run from copies of one source takes, found by a dry run; no data changes it.
+
+    That is where no end of its searches meets what was asked for.
+    """
     x = torch.ones(settings.particles, 1, 1, 1)
-    *_, last = METHODS[settings.method](_Still(), lambda y: Scored(y.flatten(1).sum(1)), x, settings)
+
+    def unmet(y: Latents) -> Scored:
+        return Scored(y.flatten(1).sum(1), met=torch.zeros(len(y), dtype=torch.bool))
+
+    *_, last = METHODS[settings.method](_Still(), unmet, x, settings)
     return last.nfe
