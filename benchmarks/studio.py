@@ -34,6 +34,8 @@ FIRST = TEST + 100_000
 """Seeds of this measurement, away from those of the tests."""
 EDITED = TEST + 200_000
 BATCH = 25
+ASKED = 400
+"""Clocks that the VLM is asked about and plans for; 99 % of fewer would be all of them or chance."""
 
 
 def scenes(count: int, first: int = FIRST) -> list[clocks.Clock]:
@@ -197,9 +199,9 @@ def measure(editor: Editor, quick: bool, number: int) -> Iterator[tuple[str, dic
         "Inversion, dB": lambda: inversion(editor, small // 5),
         "Flow map, rms": lambda: flow_map(editor, small // 10),
         "Hands that geometry can read, drawn by the flow map alone": lambda: drawn(editor, 2 * small),
-        "VLM, share right": lambda: vlm(editor, 2 * small),
-        "Plans": lambda: plans(editor, scenes(2 * small)),
-        "Refusals": lambda: refusals(editor, scenes(small), elsewhere()[:: 4 if quick else 1]),
+        "VLM, share right": lambda: vlm(editor, ASKED),
+        "Plans": lambda: plans(editor, scenes(ASKED)),
+        "Refusals": lambda: refusals(editor, scenes(small), elsewhere()),
     }
     for name, section in sections.items():
         yield name, section()
@@ -213,7 +215,7 @@ def measure(editor: Editor, quick: bool, number: int) -> Iterator[tuple[str, dic
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few pictures, two edits of each kind")
+    parser.add_argument("--quick", action="store_true", help="fewer pictures of the models, two edits of each kind")
     parser.add_argument("--edits", type=int, help="edits of each kind and method; 24, or 2 with --quick")
     parser.add_argument("--json", type=Path, required=True)
     chosen = parser.parse_args()

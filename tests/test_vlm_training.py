@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rewards.prompt import Packed
+from rewards.prompt import Packed, Question
 from rewards.vlm import VLM
 from tests.tiny_vlm import tiny_qwen25
-from training import clocks, pictures, plan, see, speak
+from training import clocks, pictures, plan, see, speak, words
 from training.asked import lay_out, likelihoods
 from training.harness import Length, Run
 from training.pictures import spoil, timeless
@@ -105,6 +105,24 @@ def test_every_stage_trains_its_part_and_goes_on_from_its_checkpoint(
     parts = {"planner": vlm.planner.text}
     assert changed(partial(plan.learn_to_plan, vlm, tmp_path / "plan", Length(12), 6)) == {"planner"}
     assert changed(partial(plan.learn_to_plan, vlm, tmp_path / "plan", Length(12), 6)) == set()
+
+
+def test_words_that_learn_alone_leave_every_question_without_them_as_it_was(
+    vlm: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(words, "Source", Rendered)
+    monkeypatch.setattr(words, "WORDS", (" Roman", " rim"))
+    monkeypatch.setattr(words.language, "yes_no", lambda *_: Question("Is the rim red?", "yes"))
+    images = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    asked = ["Does the clock show 4:45?", "Is the rim red?"]
+    before = vlm.log_odds(images, asked).detach()
+    words.learn_words(vlm, tmp_path, Length(32), batch=4, lr=0.1)
+    after = vlm.log_odds(images, asked).detach()
+    assert torch.equal(after[:, 0], before[:, 0])
+    assert (after[:, 1] > before[:, 1]).all()
+    monkeypatch.setattr(words, "WORDS", (" incomprehensible",))
+    with pytest.raises(ValueError, match="must be one token"):
+        words.learn_words(vlm, tmp_path, Length(32))
 
 
 def test_the_tower_sees_the_same_with_places_worked_out_once(vlm: VLM) -> None:
