@@ -147,7 +147,7 @@ def rank(candidate: Candidate) -> tuple[bool, float]:
 
 
 def told(step: Step) -> str:
-    """What a step is to the user; searches that begin anew are counted."""
+    """What a step is to the user; searches after the first are counted."""
     search = step.diagnostics.get("searches", 1)
     again = f", search {search:.0f}: no candidate surely met the checks before" if search > 1 else ""
     return f"Step {step.index} of {step.total}{again}"
