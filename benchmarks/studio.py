@@ -190,8 +190,8 @@ def equal_best_of_n(settings: SearchSettings, nfe: float) -> SearchSettings:
     return control
 
 
-def measure(editor: Editor, quick: bool, number: int) -> Iterator[tuple[str, dict[str, float]]]:
-    """(name, figures) of every part, one after the other."""
+def measure(editor: Editor, quick: bool, number: int, only: str = "") -> Iterator[tuple[str, dict[str, float]]]:
+    """(name, figures) of every part whose name begins with `only`, one after the other."""
     small = 25 if quick else 200
     balanced = EFFORTS["balanced"]
     sections: dict[str, Callable[[], dict[str, float]]] = {
@@ -204,8 +204,11 @@ def measure(editor: Editor, quick: bool, number: int) -> Iterator[tuple[str, dic
         "Refusals": lambda: refusals(editor, scenes(small), elsewhere()),
     }
     for name, section in sections.items():
-        yield name, section()
+        if name.startswith(only):
+            yield name, section()
     for kind in ("time", "colour"):
+        if not f"Edits of {kind}".startswith(only):
+            continue
         found = edits(editor, number, kind, balanced)
         control = equal_best_of_n(balanced, found["nfe"])
         for settings in (balanced, control):
@@ -217,11 +220,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer pictures of the models, two edits of each kind")
     parser.add_argument("--edits", type=int, help="edits of each kind and method; 24, or 2 with --quick")
-    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--only", default="", metavar="NAME", help='a part, as "Edits of time"; others stay in OUT')
+    parser.add_argument("--json", type=Path, required=True, metavar="OUT")
     chosen = parser.parse_args()
     prepare()
-    found: dict[str, dict[str, float]] = {}
-    for name, figures in measure(Editor.load(), chosen.quick, chosen.edits or (2 if chosen.quick else 24)):
+    number = chosen.edits or (2 if chosen.quick else 24)
+    found: dict[str, dict[str, float]] = json.loads(chosen.json.read_text()) if chosen.only else {}
+    for name, figures in measure(Editor.load(), chosen.quick, number, chosen.only):
         found[name] = figures
         chosen.json.write_text(json.dumps(found, indent=1) + "\n")
         print(f"| {name} | " + ", ".join(f"{key} {value:.3g}" for key, value in figures.items()) + " |", flush=True)

@@ -172,7 +172,7 @@ class Editor:
             focus, nfe = locate(flow, source_flow, judge.asked, judge.decoded, found.latents, size, settings)
         except ValueError as error:
             raise EditError(str(error)) from error
-        judge.confine(focus, settings.focus)
+        judge.confine(focus, settings)
         if not focus.told and settings.method != SAMPLING:
             settings = settings.but(strength=1 - FARTHER * settings.start)
             back = invert(source_flow or flow, found.latents, settings.start, INVERSION_STEPS, self.models.shift)

@@ -76,15 +76,19 @@ class Judge:
             weight = outside(within, before.shape[-2:]).clamp(min=1e-3)
             small = F.interpolate(within, size=latents.shape[-2:], mode="area").to(latents)
         held = Preserve(before, weight=weight)
-        wanted = len(plan.checks)
-        judge = cls(models.codec, asked, held, settings.preserve, latents, small, calls, wanted, settings.sure)
+        judge = cls(models.codec, asked, held, settings.preserve, latents, small, calls, len(plan.checks))
         judge.source = judge._opinion(before)
         return judge
 
-    def confine(self, focus: Focus, share: float) -> None:
-        """From now on the edit acts in its focus alone, let off closeness to the source there by a share in [0, 1]."""
+    def confine(self, focus: Focus, settings: SearchSettings) -> None:
+        """From now on, change the picture only where an edit acts, and let closeness to the source go there.
+
+        Where no caption tells what is wanted, the reward alone draws it, and is fooled more easily: then it has to be
+        as sure as the settings ask.
+        """
         self.focus, self.mask = focus, focus.mask
-        self.preserve = replace(self.preserve, weight=1 - share * focus.free)
+        self.preserve = replace(self.preserve, weight=1 - settings.focus * focus.free)
+        self.sure = MET if focus.told else settings.sure
 
     def __call__(self, latents: Latents) -> Scored:
         return self._scored(self.decoded(latents), self.sure)

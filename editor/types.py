@@ -87,7 +87,8 @@ class SearchSettings:
     """Time that every second search begins at, or t0 if that is later, from the best end of the one before under fresh
     noise; 0 lets all of them begin anew at t0. See Restart sampling (Xu et al., arXiv 2306.14878)."""
     sure: float = 0.5
-    """Probability beyond which a yes or no of the plan counts as met at the end of a search."""
+    """Probability beyond which a yes or no of the plan counts as met at the end of a search, for what no caption tells
+    of; elsewhere 0.5 does."""
     lookahead: str = "map"
     """'map' (the flow map in `lookahead_steps`), 'denoiser' or 'none'."""
     lookahead_steps: int = 1

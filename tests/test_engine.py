@@ -15,7 +15,7 @@ from PIL import Image
 from editor import images
 from editor.baselines import planned_nfe
 from editor.engine import FARTHER, INVERSION_STEPS, Editor
-from editor.focus import COPIES, LOOKS, TIMES
+from editor.focus import COPIES, LOOKS, TIMES, Focus
 from editor.judge import Judge
 from editor.progress import rank
 from editor.registration import warning
@@ -120,20 +120,23 @@ def test_a_search_that_begins_anew_says_so_and_keeps_the_best_of_all(tiny_editor
     assert updates[-1].score >= max(max(u.scores) for u in steps) - 1e-4
 
 
-def test_a_landing_meets_a_yes_where_it_is_sure_and_an_open_answer_where_it_is_likely(tiny_editor):
+@pytest.mark.parametrize("told", [True, False])
+def test_what_no_caption_tells_of_is_met_where_a_yes_is_sure_and_an_open_answer_likely(tiny_editor, told):
     found = tiny_editor.invert(picture(), 0.4)
     latents = torch.randn(24, *found.latents.shape[1:], generator=torch.Generator().manual_seed(0))
-    plans = [Plan((Check("Is the rim red?"),)), Plan((Check("What time does the clock show?", "4:45"),))]
-    for plan in plans:
-        def judged(sure, plan=plan):
+    everywhere = Focus(torch.ones(1, 1, *latents.shape[-2:]), torch.ones(1, 1, *found.before.shape[-2:]), told)
+    for check in (Check("Is the rim red?"), Check("What time does the clock show?", "4:45")):
+
+        def judged(sure, check=check):
             settings = SETTINGS.but(sure=sure)
-            return Judge.of(tiny_editor.models, plan, found.latents, found.before, None, settings, Calls())
+            judge = Judge.of(tiny_editor.models, Plan((check,)), found.latents, found.before, None, settings, Calls())
+            judge.confine(everywhere, settings)
+            return judge
 
         likely = judged(0.5)(latents).checks[:, 0]
-        sure = float(likely.median())
-        for bar in (0.0, sure, 1.0):
+        for bar in (0.0, float(likely.median()), 1.0):
             judge = judged(bar)
-            assert torch.equal(judge(latents).met, likely > (0.5 if plan is plans[1] else bar))
+            assert torch.equal(judge(latents).met, likely > (0.5 if told or check.is_open else bar))
             assert torch.equal(judge.asked(latents).met, likely > 0.5), "what the captions suffice for is not so strict"
 
 
