@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from editor.engine import EFFORTS
-from editor.registration import warning
+from editor.progress import warnings
 from editor.types import EditError, EditUpdate, SearchSettings
 
 SETTINGS: Mapping[str, type] = {
@@ -63,7 +63,8 @@ def report(update: EditUpdate, settings: SearchSettings, profile: str) -> dict[s
         "roundtrip_psnr": update.roundtrip_psnr,
         "changed": update.changed,
         "offset": update.offset,
-        "warning": warning(update.offset),
+        "met": update.candidates[0].met,
+        "warning": warnings(update.candidates[0]),
         **asdict(update.cost),
         "seed": settings.seed,
         "method": settings.method,

@@ -39,20 +39,21 @@ from rewards.vlm import Calls
 _STUDIED = SearchSettings(
     strength=0.75,
     renoise=1.0,
-    draws=24,
+    draws=16,
     noise=3.0,
     guidance=0.8,
     guided=0.4,
     preserve=8.0,
     focus=0.95,
     undo=0.01,
+    least=2,
     restart=0.3,
     sure=0.9975,
 )
 EFFORTS: Mapping[str, SearchSettings] = {
-    "fast": _STUDIED.but(particles=4, steps=5, corrections=2),
+    "fast": _STUDIED.but(particles=4, steps=5, corrections=2, searches=2),
     "balanced": _STUDIED.but(particles=6, steps=8, corrections=3, searches=4),
-    "thorough": _STUDIED.but(particles=8, steps=10, corrections=4, searches=6),
+    "thorough": _STUDIED.but(particles=8, steps=10, corrections=4, draws=24, searches=6),
 }
 """Presets of the page and the command line, by name."""
 INVERSION_STEPS = 8
@@ -173,7 +174,9 @@ class Editor:
         except ValueError as error:
             raise EditError(str(error)) from error
         judge.confine(focus, settings)
-        if not focus.told and settings.method != SAMPLING:
+        if focus.told:
+            progress.request = replace(progress.request, settings=settings.but(least=1))
+        elif settings.method != SAMPLING:
             settings = settings.but(strength=1 - FARTHER * settings.start)
             back = invert(source_flow or flow, found.latents, settings.start, INVERSION_STEPS, self.models.shift)
             progress.inverted = replace(found, trip=found.trip._replace(x=back.x))

@@ -9,7 +9,7 @@ chi_t grad r_t, and keeps the best instead of the weighted: it finds, and claims
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from statistics import fmean
 
@@ -43,31 +43,28 @@ def search(flow: FlowMap, score: Score, x: Latents, settings: SearchSettings) ->
     """Search for clean latents of high reward, from particles x (N, ...) at t0 = settings.start.
 
     At each visit: look ahead, score, yield a Step; clone the best; move at fixed t; go on along the flow. The last
-    Step is at t = 1, where the look-ahead is x itself. Where no particle meets there what was asked for, it begins
-    again, settings.searches times in all: by turns from the best end, noised to settings.restart, and anew from the
-    next best draws. Raises EditError on rewards that are not finite.
+    Step is at t = 1, where the look-ahead is x itself. As long as no particle meets there what was asked for, and
+    fewer than settings.least times in any case, it begins again: settings.searches times in all, by turns from the
+    best end, noised to settings.restart, and anew. Raises EditError on rewards that are not finite.
     """
     run, begun, best = Run.of(flow, score, x, settings), 0, None
-    starts: list[Latents] = []
     for ended in range(settings.searches):
-        if ended % 2 and settings.restart:
-            run = replace(run, settings=settings.but(strength=1 - max(settings.restart, settings.start)))
-            start = run.draw_from(best)
-        else:
-            run = replace(run, settings=settings)
-            starts = starts or list(run.draw(x).split(len(x)))
-            start = starts.pop(0)
-        for step in _climb(run, start, begun, ended):
+        again = settings.restart > 0 and ended % 2 == 1
+        nearer = settings.but(strength=1 - max(settings.restart, settings.start))
+        run = replace(run, settings=nearer if again else settings)
+        start = run.draw_from(best) if again else run.draw(x)
+        for step in _climb(run, start, begun, {"searches": ended + 1.0, "restarted": float(again)}):
             yield step
-        if step.scored.met is None or step.scored.met.any():
+        if ended + 1 >= settings.least and (step.scored.met is None or step.scored.met.any()):
             return
-        begun, top = step.total + 1, int(step.scored.reward.argmax())
+        order, begun = step.scored.order(), step.total + 1
+        top = order.index(max(order))
         best = step.lookahead[top : top + 1]
 
 
-def _climb(run: Run, x: Latents, first: int, ended: int) -> Iterator[Step]:
-    """One search from particles x at t0 to t = 1, after so many steps of others that have ended."""
-    settings, visits, report = run.settings, itinerary(run.settings), {"searches": ended + 1.0}
+def _climb(run: Run, x: Latents, first: int, report: Mapping[str, float]) -> Iterator[Step]:
+    """One search from particles x at t0 to t = 1, after so many steps of others; each step tells of `report` too."""
+    settings, visits = run.settings, itinerary(run.settings)
     ancestry = parents = identity = torch.arange(len(x))
     pace, before = torch.ones(len(x)), None
     for index, visit in enumerate(visits):

@@ -56,8 +56,9 @@ class Judge:
     calls: Calls
     wanted: int
     """How many of the checks come first and ask for what the plan wants; the others ask for what must stay."""
-    sure: float = MET
-    """Probability beyond which yes or no counts as met at a landing of the search."""
+    sure: float | None = None
+    """Probability beyond which yes or no counts as met at a landing of the search, and what meets the plan is ordered
+    by its log-odds; None where MET suffices, and the reward orders all."""
     focus: Focus | None = None
     """Where the edit acts; None where a mask says so, or before that was found out."""
     decodes: int = 0
@@ -88,7 +89,7 @@ class Judge:
         """
         self.focus, self.mask = focus, focus.mask
         self.preserve = replace(self.preserve, weight=1 - settings.focus * focus.free)
-        self.sure = MET if focus.told else settings.sure
+        self.sure = None if focus.told else settings.sure
 
     def __call__(self, latents: Latents) -> Scored:
         return self._scored(self.decoded(latents), self.sure)
@@ -107,16 +108,18 @@ class Judge:
         """The latents where the edit may act, the source's elsewhere."""
         return latents if self.mask is None else torch.lerp(self.latents, latents, self.mask.to(latents))
 
-    def _scored(self, decoded: Images, sure: float = MET) -> Scored:
+    def _scored(self, decoded: Images, sure: float | None = None) -> Scored:
         scored = self._checked(decoded, sure)
         return scored._replace(reward=scored.reward + self.weight * self.preserve(decoded))
 
-    def _checked(self, decoded: Images, sure: float = MET) -> Scored:
+    def _checked(self, decoded: Images, sure: float | None = None) -> Scored:
         """An open answer counts as met where it is likelier than all others together, whatever `sure` is."""
         found = self.checks.evaluate(decoded)
-        least = torch.tensor([MET if check.is_open else sure for check in self.checks.checks[: self.wanted]])
-        met = (found.probabilities[:, : self.wanted] > least.to(found.probabilities)).all(1)
-        return Scored(found.reward.to(decoded.device), decoded.detach(), found.probabilities, met)
+        yes, asked = MET if sure is None else sure, found.probabilities[:, : self.wanted]
+        least = torch.tensor([MET if check.is_open else yes for check in self.checks.checks[: self.wanted]])
+        met = (asked > least.to(asked)).all(1)
+        surety = 0 * asked[:, 0] if sure is None else met * asked.double().logit(eps=1e-7).sum(1)
+        return Scored(found.reward.to(decoded.device), decoded.detach(), found.probabilities, met, surety)
 
     @torch.no_grad()
     def _opinion(self, image: Images) -> Opinion:

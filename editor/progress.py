@@ -11,8 +11,14 @@ from editor import images
 from editor.finish import Canvas, Landed
 from editor.inversion import RoundTrip
 from editor.judge import Judge
+from editor.registration import warning
 from editor.types import Candidate, CheckResult, Cost, EditRequest, EditUpdate, Images, Latents, Scored, Step
 from editor.undo import least_change
+
+DOUBT = (
+    "This may not show what you asked for, since not every check is surely met: look closely, choose more effort, or "
+    "run again with another seed."
+)
 
 
 @dataclass(frozen=True)
@@ -126,14 +132,14 @@ class Progress:
     def _candidates(self, scored: Scored, places: list[tuple[int, int]]) -> list[Candidate]:
         """Landings with their scores; the checks of the plan come first among those of the judge."""
         asked = len(self.update.plan.checks)
-        met = [False] * len(places) if scored.met is None else scored.met.tolist()
-        landings = zip(scored.reward.tolist(), scored.images, scored.checks.tolist(), places, met, strict=True)
+        landings = zip(scored.order(), scored.images, scored.checks.tolist(), places, strict=True)
         return [
             Candidate(
-                laid=Landed(self.canvas, image.cpu()), score=reward, checks=tuple(checks[:asked]), place=place, met=met
+                laid=Landed(self.canvas, image.cpu()), score=reward, checks=tuple(checks[:asked]), place=place, met=met,
+                surety=surety,
             )
-            for reward, image, checks, place, met in landings
-        ]
+            for (met, surety, reward), image, checks, place in landings
+        ]  # fmt: skip
 
     def _cost(self, nfe: int) -> Cost:
         """What was spent so far, with so many network evaluations."""
@@ -141,13 +147,21 @@ class Progress:
         return Cost(nfe=nfe, decodes=2 + self.judge.decodes, vlm_calls=self.judge.calls.count, seconds=seconds)
 
 
-def rank(candidate: Candidate) -> tuple[bool, float]:
-    """What orders candidates: whether they meet the plan, then their score."""
-    return candidate.met, candidate.score
+def rank(candidate: Candidate) -> tuple[bool, float, float]:
+    """What orders candidates: whether they meet the plan, how surely, and their score."""
+    return candidate.met, candidate.surety, candidate.score
+
+
+def warnings(candidate: Candidate) -> str:
+    """Sentences about what is wrong with a candidate and what to do; empty where nothing is."""
+    doubt = "" if candidate.met else DOUBT
+    return " ".join(filter(None, (doubt, warning(candidate.offset))))
 
 
 def told(step: Step) -> str:
     """What a step is to the user; searches after the first are counted."""
     search = step.diagnostics.get("searches", 1)
-    again = f", search {search:.0f}: no candidate surely met the checks before" if search > 1 else ""
-    return f"Step {step.index} of {step.total}{again}"
+    if search == 1:
+        return f"Step {step.index} of {step.total}"
+    why = "from the best end" if step.diagnostics["restarted"] else "no candidate surely met the checks before"
+    return f"Step {step.index} of {step.total}, search {search:.0f}: {why}"

@@ -75,7 +75,7 @@ class Run:
         return self.spread(x, self.clean(x))
 
     def draw(self, x: Latents) -> Latents:
-        """`scatter`, several times over: `settings.draws` times N starts, those first whose look-aheads score best.
+        """`scatter`, several times over: of `settings.draws` times N starts those N whose look-aheads score best.
 
         A look-ahead without a gradient costs a fraction of a guided step, and a start near what is asked for spares
         the search a long way.
@@ -91,14 +91,14 @@ class Run:
         alike = clean.expand(self.settings.particles, *[-1] * (clean.ndim - 1))
         fresh = (self.noise.normal(alike) for _ in range(self.settings.draws))
         starts = [torch.lerp(noise, alike, self.settings.start) for noise in fresh]
-        return self._best(starts)[: self.settings.particles]
+        return self._best(starts)
 
     def _best(self, starts: list[Latents]) -> Latents:
-        """All starts, those first whose look-aheads score best."""
+        """N of all starts: those whose look-aheads score best."""
         drawn, t = torch.cat(starts), self.settings.start
         rewards = torch.cat([self.land(part, t, False).reward for part in drawn.split(TOGETHER)])
         best = rewards.double().argsort(descending=True, stable=True)
-        return drawn[best.to(drawn.device)]
+        return drawn[best[: self.settings.particles].to(drawn.device)]
 
     def spread(self, x: Latents, clean: Latents) -> Latents:
         """`scatter` around a clean part that is known."""

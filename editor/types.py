@@ -42,6 +42,15 @@ class Scored(NamedTuple):
     """Probability that each check holds, in [0, 1], detached, for display."""
     met: Bool[Tensor, " batch"] | None = None
     """Whether all that was asked for is met; None where nothing can tell."""
+    surety: Float[Tensor, " batch"] | None = None
+    """Of those that meet it, how surely, where that tells more than the reward; 0 elsewhere."""
+
+    def order(self) -> list[tuple[bool, float, float]]:
+        """What orders the latents: whether they meet all, how surely, and their reward."""
+        rewards = self.reward.tolist()
+        met = [False] * len(rewards) if self.met is None else self.met.tolist()
+        surety = [0.0] * len(rewards) if self.surety is None else self.surety.tolist()
+        return list(zip(met, surety, rewards, strict=True))
 
 
 Score = Callable[[Latents], Scored]
@@ -83,6 +92,8 @@ class SearchSettings:
     """Starts that the search draws for each particle, to begin with those that look best."""
     searches: int = 1
     """How many times the search may begin while no candidate at its end meets what was asked for."""
+    least: int = 1
+    """How many times it begins whatever its ends meet, where no caption tells what was asked for; elsewhere once."""
     restart: float = 0.0
     """Time that every second search begins at, or t0 if that is later, from the best end of the one before under fresh
     noise; 0 lets all of them begin anew at t0. See Restart sampling (Xu et al., arXiv 2306.14878)."""
@@ -156,7 +167,8 @@ class SearchSettings:
                     raise ValueError(f"{name} must {wanted}, not {value!r}.")
 
         counts = "be a whole number from {} to 4096"
-        refuse("particles steps keep lookahead_steps draws searches", counts.format(1), lambda v: v in range(1, 4097))
+        refuse("particles steps keep lookahead_steps draws", counts.format(1), lambda v: v in range(1, 4097))
+        refuse("searches least", counts.format(1), lambda v: v in range(1, 4097))
         refuse("corrections selections", counts.format(0), lambda v: v in range(4097))
         refuse("jitters", "be a whole number from 0 to 16", lambda v: v in range(17))
         refuse("strength ramp", "be above 0 and at most 1", lambda v: 0 < v <= 1)
@@ -276,6 +288,9 @@ class Candidate:
     """The step and the particle that landed there: where it stands in `EditUpdate.history` and `parents`."""
     met: bool = False
     """Whether it surely meets every check of the plan: no score of one that doesn't outranks it."""
+    surety: float = 0.0
+    """Log-odds of the plan's checks together, for what no caption tells of: there the reward draws the picture, and
+    levels off where it was climbed to; 0 elsewhere."""
 
     @cached_property
     def preview(self) -> Image.Image:

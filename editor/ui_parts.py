@@ -14,10 +14,11 @@ from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from editor import images, registration, ui_plots, ui_views
+from editor import images, ui_plots, ui_views
 from editor.history import Edit, History
 from editor.jobs import Job, Jobs
 from editor.mark import marked
+from editor.progress import warnings
 from editor.recipe import Recipe
 from editor.types import Candidate, EditError, EditRequest, EditUpdate, SearchSettings
 from editor.ui_forms import Form, plan_key, show_mask, show_plan, show_settings
@@ -179,7 +180,7 @@ def report_of(request: EditRequest, update: EditUpdate, candidate: int = 0) -> d
         "changed": None if candidate else update.changed,
         "roundtrip_psnr": update.roundtrip_psnr,
         "offset": result.offset and list(result.offset),
-        "warning": registration.warning(result.offset),
+        "warning": warnings(result),
         "cost": vars(update.cost),
         "stopped": update.stopped,
         "seed": request.settings.seed,

@@ -107,6 +107,7 @@ class FakeEditor:
                         score=score,
                         checks=(0.97,) * len(plan.checks),
                         place=(len(rewards) - 1, i),
+                        met=True,
                     )
                     for i, (image, score) in enumerate(zip(dark, rewards[-1], strict=True))
                 ),

@@ -14,6 +14,7 @@ from editor import __main__ as cli
 from editor import images, recipe
 from editor.engine import Editor
 from editor.finish import Landed
+from editor.judge import Judge
 from editor.recipe import Recipe, encode_result, read_recipe, save_result
 from editor.registration import Offset
 from editor.types import EditError, EditRequest, SearchSettings
@@ -60,7 +61,7 @@ def test_edit_writes_the_picture_with_its_recipe_and_tells_all(tiny, clock, tmp_
     assert status == 0, err
     told = json.loads(out)
     wanted = {"score", "checks", "nfe", "vlm_calls", "decodes", "seconds", "seed", "method", "profile", "offset"}
-    assert told["warning"] == ""
+    assert told["met"] == (told["warning"] == "")
     assert wanted <= set(told)
     assert (told["seed"], told["method"]) == (9, "best-of-n")
     assert [set(c) for c in told["checks"]] == [{"question", "expected", "before", "after"}] * 2
@@ -78,6 +79,22 @@ def test_a_result_that_lies_off_its_source_is_warned_about(tiny, clock, tmp_path
     assert json.loads(out)["offset"] == [0.75, -1.0]
     assert json.loads(out)["warning"] in err
     assert "1.2 pixels off" in err
+
+
+@pytest.mark.parametrize(("met", "words"), [(0.0, ""), (1.0, "may not show what you asked for")])
+def test_a_result_that_does_not_surely_meet_its_plan_is_warned_about(
+    tiny, clock, tmp_path, capsys, monkeypatch, met, words
+):
+    monkeypatch.setattr("editor.judge.MET", met)
+    confine = Judge.confine
+    monkeypatch.setattr(Judge, "confine", lambda self, focus, *rest: confine(self, focus._replace(told=True), *rest))
+    edit = ("edit", clock, "make the rim red", "-o", str(tmp_path / "out.png"), "--particles", "2", "--steps", "2")
+    status, out, err = run(capsys, *edit, "--json")
+    assert status == 0
+    told = json.loads(out)
+    assert told["met"] == (met == 0.0)
+    assert words in told["warning"]
+    assert words in err
 
 
 def test_score_prints_log_odds_and_probability(tiny, clock, capsys):

@@ -110,13 +110,16 @@ def test_nothing_changes_where_the_source_passes_every_check(tiny_editor, monkey
     assert len(last.candidates) > 1, "what the search found can still be chosen"
 
 
-def test_a_search_that_begins_anew_says_so_and_keeps_the_best_of_all(tiny_editor, monkeypatch):
+@pytest.mark.parametrize(
+    ("restart", "why"), [(0.0, "no candidate surely met the checks before"), (0.4, "from the best end")]
+)
+def test_a_search_that_begins_again_says_so_and_keeps_the_best_of_all(tiny_editor, monkeypatch, restart, why):
     monkeypatch.setattr("editor.judge.MET", 1.0)
-    updates = list(tiny_editor.edit(request(settings=SETTINGS.but(searches=2))))
+    updates = list(tiny_editor.edit(request(settings=SETTINGS.but(searches=2, restart=restart))))
     steps = [u for u in updates if u.stage == "search"]
     half = len(steps) // 2
     assert "search" not in steps[half - 1].message
-    assert steps[half].message == f"Step {half} of {2 * half - 1}, search 2: no candidate surely met the checks before"
+    assert steps[half].message == f"Step {half} of {2 * half - 1}, search 2: {why}"
     assert updates[-1].score >= max(max(u.scores) for u in steps) - 1e-4
 
 
@@ -138,11 +141,15 @@ def test_what_no_caption_tells_of_is_met_where_a_yes_is_sure_and_an_open_answer_
             judge = judged(bar)
             assert torch.equal(judge(latents).met, likely > (0.5 if told or check.is_open else bar))
             assert torch.equal(judge.asked(latents).met, likely > 0.5), "what the captions suffice for is not so strict"
+            met, surety, _ = (torch.tensor(column) for column in zip(*judge(latents).order(), strict=True))
+            wanted = torch.where(met, likely.logit(), 0) if not told else torch.zeros(24)
+            assert torch.allclose(surety, wanted, atol=1e-3)
 
 
 def test_candidates_that_meet_the_plan_come_before_those_of_higher_scores():
-    made = [SimpleNamespace(met=met, score=score) for met, score in ((False, 3.0), (True, 1.0), (True, 2.0))]
-    assert [c.score for c in sorted(made, key=rank, reverse=True)] == [2.0, 1.0, 3.0]
+    rows = ((False, 0, 3.0), (True, 5.0, 1.0), (True, 5.0, 2.0), (True, 9.0, 0.5))
+    made = [SimpleNamespace(met=met, surety=surety, score=score) for met, surety, score in rows]
+    assert [c.score for c in sorted(made, key=rank, reverse=True)] == [0.5, 2.0, 1.0, 3.0]
 
 
 def test_the_best_so_far_never_falls(tiny_editor):
