@@ -225,7 +225,9 @@ def main() -> None:
     chosen = parser.parse_args()
     prepare()
     number = chosen.edits or (2 if chosen.quick else 24)
-    found: dict[str, dict[str, float]] = json.loads(chosen.json.read_text()) if chosen.only else {}
+    found: dict[str, dict[str, float]] = {}
+    if chosen.only and chosen.json.exists():
+        found = json.loads(chosen.json.read_text())
     for name, figures in measure(Editor.load(), chosen.quick, number, chosen.only):
         found[name] = figures
         chosen.json.write_text(json.dumps(found, indent=1) + "\n")

@@ -155,7 +155,7 @@ class Editor:
         judge = Judge.of(self.models, wanted, inverted.latents, inverted.before, request.mask, settings, calls)
         progress = Progress(request, inverted, judge, update, started)
         flow = self.models.condition(wanted.caption)
-        if request.mask is None and settings.focus:
+        if settings.focus:
             yield self._locate(flow, progress)
         yield from self._search(flow, stop, progress)
 
@@ -165,7 +165,7 @@ class Editor:
         return settings if self.models.gradient else settings.but(guidance=0.0, focus=0.0, undo=0.0)
 
     def _locate(self, flow: FlowMap, progress: Progress) -> EditUpdate:
-        """Confine the edit to where it acts, and start it farther back where no caption tells of it."""
+        """Confine the edit to where it acts; where no caption tells of it, start it farther back, and search twice."""
         found, judge, plan = progress.inverted, progress.judge, progress.update.plan
         settings, size = progress.request.settings, found.before.shape[-2:]
         source_flow = self.models.condition(plan.source) if plan.source != plan.caption else None

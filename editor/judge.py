@@ -84,11 +84,12 @@ class Judge:
     def confine(self, focus: Focus, settings: SearchSettings) -> None:
         """From now on, change the picture only where an edit acts, and let closeness to the source go there.
 
-        Where no caption tells what is wanted, the reward alone draws it, and is fooled more easily: then it has to be
-        as sure as the settings ask.
+        A mask of the user's own says that better. Where no caption tells what is wanted, the reward alone draws it, and
+        is fooled more easily: then it has to be as sure as the settings ask.
         """
-        self.focus, self.mask = focus, focus.mask
-        self.preserve = replace(self.preserve, weight=1 - settings.focus * focus.free)
+        if self.mask is None:
+            self.focus, self.mask = focus, focus.mask
+            self.preserve = replace(self.preserve, weight=1 - settings.focus * focus.free)
         self.sure = None if focus.told else settings.sure
 
     def __call__(self, latents: Latents) -> Scored:

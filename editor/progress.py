@@ -72,14 +72,15 @@ class Progress:
         self.canvas = Canvas(self.request.image, before, place, mask)
 
     def located(self, nfe: int) -> EditUpdate:
-        """The update that tells where the edit acts, found out by so many network evaluations."""
+        """The update that tells where the edit acts, found out by so many network evaluations.
+
+        Where a mask says it, there is nothing to show.
+        """
         self.spent += nfe
-        place = self.inverted.placement
-        shown = images.spotlight(images.at_most(self.request.image), self.judge.focus.free[0], place)
-        self.update = replace(
-            self.update, stage="locate", message="Found out where the picture has to change", focus=shown,
-            cost=self._cost(self.spent),
-        )  # fmt: skip
+        place, focus = self.inverted.placement, self.judge.focus
+        shown = focus and images.spotlight(images.at_most(self.request.image), focus.free[0], place)
+        said = "Found out where the picture has to change" if focus else "Found out what captions tell of the change"
+        self.update = replace(self.update, stage="locate", message=said, focus=shown, cost=self._cost(self.spent))
         return self.update
 
     def after(self, step: Step) -> EditUpdate:

@@ -151,7 +151,7 @@ class SearchSettings:
     """Weight of closeness to the source beside the checks; see `rewards.preserve`."""
     focus: float = 0.0
     """Share in [0, 1] by which the places where an edit has to act are let off closeness to the source; all others are
-    held to it. 0, or a mask that says what may change, leaves out to look for them; see `editor.focus`."""
+    held to it. 0 leaves out to look for them; a mask of the user's takes their place. See `editor.focus`."""
     jitters: int = 0
     """Slightly moved and noised copies of every image that the VLM judges too: slower, harder to fool."""
     undo: float = 0.0

@@ -73,14 +73,24 @@ def test_a_focused_edit_shows_where_it_acts_and_a_mask_takes_its_place(tiny_edit
 def test_what_no_caption_tells_of_is_sought_from_farther_back_where_the_rest_is_held(tiny_editor, told, monkeypatch):
     monkeypatch.setattr("editor.focus.LEAST_TOLD", 0.0 if told else 1.0)
 
-    def start(settings: SearchSettings, plan: Plan = PLAN) -> float:
-        asked = request(plan=plan, settings=settings)
+    def start(settings: SearchSettings, plan: Plan = PLAN, mask: Image.Image | None = None) -> float:
+        asked = request(plan=plan, settings=settings, mask=mask)
         return next(u.t for u in tiny_editor.edit(asked) if u.stage == "search")
 
     focused, near, far = SETTINGS.but(focus=0.9), SETTINGS.start, FARTHER * SETTINGS.start
-    assert start(focused) == pytest.approx(near if told else far)
+    everywhere = Image.new("L", (40, 32), 255)
+    assert start(focused) == start(focused, mask=everywhere) == pytest.approx(near if told else far)
     assert start(focused, replace(PLAN, source=PLAN.caption)) == pytest.approx(far)
     assert start(SETTINGS) == start(focused.but(method="fmtt-sampling")) == pytest.approx(near)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_what_no_caption_tells_of_is_searched_at_least_twice(tiny_editor, told, monkeypatch):
+    monkeypatch.setattr("editor.focus.LEAST_TOLD", 0.0 if told else 1.0)
+    monkeypatch.setattr("editor.judge.MET", 0.0)
+    settings = SETTINGS.but(focus=0.9, searches=3, least=2, restart=0.5, sure=0.0)
+    *_, last = tiny_editor.edit(request(settings=settings))
+    assert last.diagnostics["searches"] == (1 if told else 2)
 
 
 def test_changes_that_earned_nothing_are_undone_at_the_end_unless_the_run_was_stopped_or_samples(tiny_editor):
