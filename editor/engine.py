@@ -46,14 +46,14 @@ _STUDIED = SearchSettings(
     preserve=8.0,
     focus=0.95,
     undo=0.01,
-    least=2,
+    least=3,
     restart=0.3,
     sure=0.9975,
 )
 EFFORTS: Mapping[str, SearchSettings] = {
     "fast": _STUDIED.but(particles=4, steps=5, corrections=2, searches=2),
-    "balanced": _STUDIED.but(particles=6, steps=8, corrections=3, searches=4),
-    "thorough": _STUDIED.but(particles=8, steps=10, corrections=4, draws=24, searches=6),
+    "balanced": _STUDIED.but(particles=6, steps=6, corrections=2, searches=6),
+    "thorough": _STUDIED.but(particles=8, steps=8, corrections=3, draws=24, searches=9),
 }
 """Presets of the page and the command line, by name."""
 INVERSION_STEPS = 8

@@ -44,12 +44,12 @@ def search(flow: FlowMap, score: Score, x: Latents, settings: SearchSettings) ->
 
     At each visit: look ahead, score, yield a Step; clone the best; move at fixed t; go on along the flow. The last
     Step is at t = 1, where the look-ahead is x itself. As long as no particle meets there what was asked for, and
-    fewer than settings.least times in any case, it begins again: settings.searches times in all, by turns from the
-    best end, noised to settings.restart, and anew. Raises EditError on rewards that are not finite.
+    fewer than settings.least times in any case, it begins again, settings.searches times in all: once, or least - 1
+    times, from the best end, noised to settings.restart, then anew. Raises EditError on rewards that are not finite.
     """
     run, begun, best = Run.of(flow, score, x, settings), 0, None
     for ended in range(settings.searches):
-        again = settings.restart > 0 and ended % 2 == 1
+        again = settings.restart > 0 and ended % max(2, settings.least) > 0
         nearer = settings.but(strength=1 - max(settings.restart, settings.start))
         run = replace(run, settings=nearer if again else settings)
         start = run.draw_from(best) if again else run.draw(x)
