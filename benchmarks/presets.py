@@ -36,4 +36,4 @@ def settings(name: str, budget: int, seed: int = 0) -> SearchSettings:
         raise ValueError(f"There is no method {name!r}: choose from {', '.join(known)}.")
     if str(budget) not in known[name]["budgets"]:
         raise ValueError(f"{name} has no settings for {budget} NFE: choose from {', '.join(known[name]['budgets'])}.")
-    return EFFORTS["balanced"].but(**known[name]["settings"], **known[name]["budgets"][str(budget)], seed=seed)
+    return EFFORTS["balanced"].but(**known[name]["settings"] | known[name]["budgets"][str(budget)], seed=seed)

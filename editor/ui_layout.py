@@ -148,7 +148,7 @@ def _advanced(first: SearchSettings, offered: list[str]) -> dict[str, Any]:
         "lookahead_steps": (1, 8, 1, "Look-ahead steps", "Calls of the flow map for one look-ahead."),
         "corrections": (0, 16, 1, "Moves", "How often candidates move and are looked at in every step."),
         "draws": (1, 64, 1, "Draws", "Starts tried for each candidate, to begin with the best."),
-        "searches": (1, 8, 1, "Searches", "At most so many, while the VLM is not sure at the end of one."),
+        "searches": (1, 12, 1, "Searches", "At most so many, while the VLM is not sure at the end of one."),
         "renoise": (0, 1, 0.05, "New noise", "How much of its noise a candidate renews at the start."),
         "noise": (0, 3, 0.05, "Noise", "How far candidates wander."),
         "guidance": (0, 20, 0.1, "Guidance", "Pull of the reward's gradient; 0 goes by chance and selection alone."),

@@ -55,7 +55,7 @@ def test_an_edit_of_an_example_with_the_studio(address):
         says(page, "This is the plan")
         shoot(page, "studio-plan")
         page.click("#run")
-        says(page, "Searching: step [5-9]")
+        says(page, "Searching: step [2-4]")
         shoot(page, "studio-running")
         says(page, "Done in")
         expect(page.locator(".checks")).to_contain_text("background")

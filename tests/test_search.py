@@ -83,7 +83,7 @@ def test_a_search_begins_anew_while_nothing_meets_what_was_asked_for():
 
 def test_every_second_search_begins_from_the_end_of_the_one_before():
     flow, score, _, _ = world(16)
-    settings = SearchSettings(particles=3, steps=2, corrections=1, searches=3, draws=4, restart=0.75)
+    settings = SearchSettings(particles=3, steps=2, corrections=1, searches=3, draws=8, restart=0.75)
     x = source(flow, settings, 16)
 
     def unmet(y):
@@ -99,9 +99,12 @@ def test_every_second_search_begins_from_the_end_of_the_one_before():
     noise = (starts[1].x - 0.75 * best) / 0.25
     assert abs(float(noise.mean())) < 0.5
     assert 0.6 < float(noise.std()) < 1.4
-    assert starts[1].nfe - ended.nfe == 3 * 4 + 3, "each draw is looked at once, and then the chosen ones"
+    assert starts[1].nfe - ended.nfe == 3 * 2 + 3, "each draw is looked at once, and then the chosen ones"
     assert not torch.equal(starts[2].x[1:], starts[0].x[1:]), "the third begins anew"
     assert [s.diagnostics["restarted"] for s in starts] == [0, 1, 0]
+    longer = list(search(flow, unmet, x, settings.but(searches=5, least=3)))
+    begun = [s.diagnostics["restarted"] for s in longer if s.index == 0 or longer[s.index - 1].t == 1.0]
+    assert begun == [0, 1, 1, 0, 1]
     assert [s.diagnostics["gradients"] for s in starts] == [3, 6, 9], "all searches are counted together"
     with pytest.raises(ValueError, match="set restart to 0"):
         settings.but(times=(0.5,))
