@@ -162,10 +162,13 @@ class Editor:
     def _settings(self, request: EditRequest) -> SearchSettings:
         """Those of the request, as far as the models allow."""
         settings = request.settings.but(shift=request.settings.shift or self.models.shift)
-        return settings if self.models.gradient else settings.but(guidance=0.0, focus=0.0, undo=0.0)
+        if not self.models.gradient:
+            settings = settings.but(guidance=0.0, focus=0.0, undo=0.0)
+        # Without a focus nobody looks whether captions tell of the edit.
+        return settings if settings.focus else settings.but(least=1)
 
     def _locate(self, flow: FlowMap, progress: Progress) -> EditUpdate:
-        """Confine the edit to where it acts; where no caption tells of it, start it farther back, and search twice."""
+        """Confine the edit to where it acts; where no caption tells of it, start it farther back, and search longer."""
         found, judge, plan = progress.inverted, progress.judge, progress.update.plan
         settings, size = progress.request.settings, found.before.shape[-2:]
         source_flow = self.models.condition(plan.source) if plan.source != plan.caption else None

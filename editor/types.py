@@ -95,11 +95,12 @@ class SearchSettings:
     least: int = 1
     """How many times it begins whatever its ends meet, where no caption tells what was asked for; elsewhere once."""
     restart: float = 0.0
-    """Time that every second search begins at, or t0 if that is later, from the best end of the one before under fresh
-    noise; 0 lets all of them begin anew at t0. See Restart sampling (Xu et al., arXiv 2306.14878)."""
+    """Time that searches after another begin at, or t0 if that is later, from its best end under fresh noise: least - 1
+    of them, or one, before the next begins anew at t0, as all do where this is 0. See Restart sampling (Xu et al.,
+    arXiv 2306.14878)."""
     sure: float = 0.5
     """Probability beyond which a yes or no of the plan counts as met at the end of a search, for what no caption tells
-    of; elsewhere 0.5 does."""
+    of; elsewhere 0.5 does. What is met there is ordered by its log-odds, not by the reward."""
     lookahead: str = "map"
     """'map' (the flow map in `lookahead_steps`), 'denoiser' or 'none'."""
     lookahead_steps: int = 1

@@ -91,6 +91,8 @@ def test_what_no_caption_tells_of_is_searched_at_least_twice(tiny_editor, told, 
     settings = SETTINGS.but(focus=0.9, searches=3, least=2, restart=0.5, sure=0.0)
     *_, last = tiny_editor.edit(request(settings=settings))
     assert last.diagnostics["searches"] == (1 if told else 2)
+    *_, last = tiny_editor.edit(request(settings=settings.but(focus=0.0)))
+    assert last.diagnostics["searches"] == 1, "nobody looked whether a caption tells"
 
 
 def test_changes_that_earned_nothing_are_undone_at_the_end_unless_the_run_was_stopped_or_samples(tiny_editor):
