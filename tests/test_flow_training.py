@@ -16,7 +16,7 @@ from training.flow_folder import new_transformer, new_vae
 from training.foresight import DIAL, dials, weights, where_hands_are
 from training.see import CELLS, HANDS, PATCHES, hand_table
 from training.train_autoencoder import over_latents_of
-from training.train_flowmap import FlowNetwork, Scenes, loss
+from training.train_flowmap import DROPOUT, Examples, FlowNetwork, Scenes, loss
 from training.whiten import DEVIATION, Whitening, unevenness, whiten
 from training.world import TRAIN
 
@@ -104,6 +104,23 @@ def test_what_pictures_show_is_the_same_whoever_works_it_out():
     assert torch.equal(alone.hands, others.hands)
     assert len(alone.captions) == len(alone.dials) == len(alone.hands) == 2 * CHUNK
     assert torch.equal(alone.dials[: len(CLOCKS)], dials(CLOCKS))
+
+
+def test_batches_keep_rows_together_and_leave_out_some_captions(network):
+    captions = [CAPTION if i % 2 else "a clock" for i in range(8)]
+    latents = torch.arange(8.0).reshape(8, 1, 1, 1).expand(8, CHANNELS, 16, 16)
+    scenes = Scenes(captions, dials(CLOCKS[:8]), hand_table(CLOCKS[:8]))
+    examples = Examples.of(network, latents.half(), scenes, shift=1.0, factor=2.0)
+    drawn = examples.draw(400, torch.Generator().manual_seed(0))
+    rows = (drawn.x1[:, 0, 0, 0] / 2 + 1).long()
+    assert set(rows.tolist()) == set(range(8))
+    assert torch.equal(drawn.dials, scenes.dials[rows])
+    assert torch.equal(drawn.hands, scenes.hands[rows])
+    (none, own), silent = (network.text.tokens(text)[1] for text in ([""], captions)), []
+    for ids, row in zip(drawn.ids[1], rows, strict=True):
+        silent.append(torch.equal(ids, none[0]))
+        assert silent[-1] or torch.equal(ids, own[row])
+    assert sum(silent) / 400 == pytest.approx(DROPOUT, abs=0.06)
 
 
 # Guidance ---

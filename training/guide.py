@@ -23,7 +23,7 @@ from training.data import RUNS
 from training.flow_folder import save_pipeline
 from training.foresight import weights
 from training.harness import Length, Run, add_machine, half_precision, join_others, optimizers, rank
-from training.train_flowmap import DROPOUT, FlowNetwork, Scenes, encode_all, jumps, networks, times, two_shorter
+from training.train_flowmap import Examples, FlowNetwork, Scenes, encode_all, jumps, networks, times, two_shorter
 
 FOLDER = RUNS / "guided"
 ALONE = 0.5
@@ -76,23 +76,17 @@ def train(
     latents = encode_all(vae, device)
     scenes = Scenes.of(len(latents), workers)
     network, shown = (FlowNetwork(*networks([], latents.shape[1], start), device, False) for _ in range(2))
-    said = [network.text.tokens(scenes.captions[i : i + 2000]) for i in range(0, len(latents), 2000)]
-    table = [torch.cat(ids) for ids in zip(*said, strict=True)]
-    clip_ids, t5_ids, latents, dial = (x.to(device) for x in (*table, latents, scenes.dials))
-    empty = tuple(ids.to(device) for ids in network.text.tokens([""]))
-    shift, factor = vae.config.shift_factor, vae.config.scaling_factor
+    examples = Examples.of(network, latents, scenes, vae.config.shift_factor, vae.config.scaling_factor)
     run = Run(folder, network.modules, optimizers(network.modules, lr), seed=4, decay=0.995)
     network.follow(run.average)
     while (share := run.share(length)) < 1:
         generator = run.generator(device)
-        rows = torch.randint(len(latents), (batch,), generator=generator, device=device)
-        silent = torch.rand(batch, 1, generator=generator, device=device) < DROPOUT
-        ids = tuple(torch.where(silent, none, own[rows]) for own, none in zip((clip_ids, t5_ids), empty, strict=True))
-        x1 = (latents[rows].float() - shift) * factor
+        drawn = examples.draw(batch, generator)
         with half_precision(device):
             value, told = loss(
-                network, shown, x1, dial[rows], ids, empty, batch // 4, scale, share > ALONE, generator
-            )
+                network, shown, drawn.x1, drawn.dials, drawn.ids, examples.empty, batch // 4, scale, share > ALONE,
+                generator,
+            )  # fmt: skip
         run.advance(value, batch, share)
         run.tell(20, **told)
     run.save()

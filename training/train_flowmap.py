@@ -150,6 +150,47 @@ class FlowNetwork:
             weight.data = average[f"transformer.{name}"]
 
 
+class Drawn(NamedTuple):
+    """The rows of one batch."""
+
+    x1: Tensor
+    """Latents (B, C, 16, 16) of mean 0 and deviation 1."""
+    ids: tuple[Tensor, Tensor]
+    """Of the captions for CLIP and T5, (B, L) each; some are those of no caption."""
+    dials: Tensor
+    hands: Tensor
+
+
+class Examples(NamedTuple):
+    """All that batches are drawn from, where the network is."""
+
+    latents: Tensor
+    scenes: Scenes
+    table: tuple[Tensor, Tensor]
+    """`Drawn.ids` of every caption."""
+    empty: tuple[Tensor, Tensor]
+    shift: float
+    factor: float
+
+    @classmethod
+    def of(cls, network: FlowNetwork, latents: Tensor, scenes: Scenes, shift: float, factor: float) -> Examples:
+        """Latents as `encode_all` gives them, with the (shift, factor) of their autoencoder."""
+        said = [network.text.tokens(scenes.captions[i : i + 2000]) for i in range(0, len(latents), 2000)]
+        clip, t5 = (torch.cat(ids).to(network.device) for ids in zip(*said, strict=True))
+        placed = scenes._replace(dials=scenes.dials.to(network.device), hands=scenes.hands.to(network.device))
+        none, nothing = (ids.to(network.device) for ids in network.text.tokens([""]))
+        return cls(latents.to(network.device), placed, (clip, t5), (none, nothing), shift, factor)
+
+    def draw(self, batch: int, generator: torch.Generator) -> Drawn:
+        """So many at random, a share DROPOUT of them without their caption."""
+        device = generator.device
+        rows = torch.randint(len(self.latents), (batch,), generator=generator, device=device)
+        silent = torch.rand(batch, 1, generator=generator, device=device) < DROPOUT
+        clip, t5 = (torch.where(silent, n, own[rows]) for own, n in zip(self.table, self.empty, strict=True))
+        x1 = (self.latents[rows].float() - self.shift) * self.factor
+        return Drawn(x1, (clip, t5), self.scenes.dials[rows], self.scenes.hands[rows])
+
+
 def times(count: int, generator: torch.Generator) -> Tensor:
     """Times for flow matching: logistic-normal around the middle, a fifth of them uniform."""
     device = generator.device
@@ -246,21 +287,15 @@ def train(
     shift, factor = scale(vae, latents)
     scenes = Scenes.of(len(latents), workers)
     network = FlowNetwork(*networks(scenes.captions[:8000], latents.shape[1], start), device, compiled)
-    said = [network.text.tokens(scenes.captions[i : i + 2000]) for i in range(0, len(latents), 2000)]
-    table = [torch.cat(ids) for ids in zip(*said, strict=True)]
-    clip_ids, t5_ids, latents, dial, hands = (x.to(device) for x in (*table, latents, scenes.dials, scenes.hands))
-    empty = [ids.to(device) for ids in network.text.tokens([""])]
+    examples = Examples.of(network, latents, scenes, shift, factor)
     run = Run(FOLDER, network.modules, optimizers(network.modules, lr), decay=0.9995)
     network.follow(run.average)
     while (share := run.share(length)) < 1:
         generator = run.generator(device)
-        rows = torch.randint(len(latents), (batch,), generator=generator, device=device)
-        silent = torch.rand(batch, 1, generator=generator, device=device) < DROPOUT
-        ids = tuple(torch.where(silent, none, own[rows]) for own, none in zip((clip_ids, t5_ids), empty, strict=True))
-        x1 = (latents[rows].float() - shift) * factor
+        drawn = examples.draw(batch, generator)
         off = batch // 4 if share > 0.2 else 0
         with half_precision(device):
-            value, told = loss(network, x1, dial[rows], hands[rows], ids, off, generator)
+            value, told = loss(network, drawn.x1, drawn.dials, drawn.hands, drawn.ids, off, generator)
         run.advance(value, batch, share)
         run.tell(100, **told)
     run.save()
