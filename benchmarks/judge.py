@@ -29,6 +29,8 @@ class Reading(NamedTuple):
 
     time: int | None
     """Minutes since twelve, 0 to 719."""
+    nearest: int | None
+    """The time whose hands explain most, however little that is: what bent hands come nearest to."""
     rim: str | None
     face: str | None
     hands: str | None
@@ -55,6 +57,7 @@ def read(image: Image.Image, layout: Clock) -> Reading:
     rays = [angle for angle in (found and found.minutes % 60 * 12, sweep) if angle is not None]
     return Reading(
         time=found.minutes if found and found.explained >= LEAST_CONFIDENCE else None,
+        nearest=found.minutes if found else None,
         rim=name_of(rim), face=name_of(face), hands=name_of(found.colour) if found else None,
         background=name_of(background), shape=find_shape(pixels, layout, (face, rim, background)),
         marks=find_marks(pixels, layout, face, hidden(layout, side, rays)), second_hand=sweep is not None,

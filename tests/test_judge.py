@@ -75,6 +75,21 @@ def test_a_hand_too_many_lowers_the_confidence():
     assert read(picture, clock).confidence > 0.8 > 0.6 > read(crowded, clock).confidence
 
 
+def test_bent_hands_are_unreadable_and_yet_near_to_a_time():
+    clock = replace(CLOCKS[3], hour=9, minute=15, second_hand=False, hands="black", face="white", tail=0.0)
+    bent = clocks.render(replace(clock, hands="white", tint=((0, 0, 0),) * 4))
+    x, y, reach = clock.x * 128, clock.y * 128, clock.dial * 128
+    along = np.linspace(0, 1, 9)
+    for length, width, waves in ((0.8, 5, 5.6), (-0.48, 7, 7.2)):
+        line = [(x + reach * length * a, y + reach * 0.2 * np.sin(waves * a)) for a in along]
+        ImageDraw.Draw(bent).line(line, fill=COLOURS["black"], width=width)
+    found = read(bent, clock)
+    assert found.time is None
+    assert minutes_off(found.nearest, clock.minutes) <= 10
+    straight = read(clocks.render(clock), clock)
+    assert straight.nearest == straight.time
+
+
 def test_the_hour_hand_must_agree_with_the_minute_hand():
     """Half past three with its hour hand on four is not read as half past four or half past three with confidence."""
     clock = replace(CLOCKS[1], hour=3, minute=30, second_hand=False, hands="black", face="white", tail=0.0)
