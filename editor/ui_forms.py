@@ -27,7 +27,7 @@ CONTROLS = (
     "renoise", "noise", "guidance", "guided", "preserve", "focus", "jitters", "undo",
 )  # fmt: skip
 """The settings that have a control of their own on the page."""
-PLAN = ("table", "caption", "keep", "planned")
+PLAN = ("table", "caption", "keep", "source_caption", "planned")
 MASK = ("paint", "mask", "mask_means", "feather")
 FIELDS = ("picture", "instruction", *PLAN, *MASK, "base", "seed", "lock", *CONTROLS)
 """What a run needs of the page."""
@@ -92,7 +92,7 @@ def read_plan(form: Form) -> Plan | None:
     try:
         checks = tuple(Check(question, _expected(expected), _weight(weight)) for question, expected, weight in rows)
         keep = tuple(line.strip() for line in form["keep"].splitlines() if line.strip())
-        return Plan(checks, form["caption"].strip(), keep)
+        return Plan(checks, form["caption"].strip(), keep, form["source_caption"])
     except ValueError as error:
         raise EditError(f"The plan can't be used: {error}") from error
 
@@ -146,10 +146,13 @@ def show_settings(settings: SearchSettings) -> Form:
 def show_plan(plan: Plan | None, planned: str = "") -> Form:
     """The plan's fields, in sight; `planned` is the `plan_key` of what it was made for, empty for any."""
     if plan is None:
-        return {"table": [["", "yes", 1.0]], "caption": "", "keep": "", "planned": ""}
+        return {"table": [["", "yes", 1.0]], "caption": "", "keep": "", "source_caption": "", "planned": ""}
     rows = [[check.question, check.expected, check.weight] for check in plan.checks]
     keep = "\n".join(plan.keep)
-    return {"table": rows, "caption": plan.caption, "keep": keep, "planned": planned, "plan_box": gr.update(open=True)}
+    return {
+        "table": rows, "caption": plan.caption, "keep": keep, "source_caption": plan.source, "planned": planned,
+        "plan_box": gr.update(open=True),
+    }  # fmt: skip
 
 
 def show_mask(path: str | None) -> Form:

@@ -226,6 +226,7 @@ def _states(desk: Desk) -> dict[str, Any]:
         "job": gr.State(""),
         "shown": gr.State(""),
         "listed": gr.State([]),
+        "source_caption": gr.State(""),
         "planned": gr.State(""),
         "base": gr.State(desk.editor.efforts[FIRST_EFFORT]),
     }

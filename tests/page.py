@@ -16,6 +16,7 @@ def form(image, **changes):
     fields = {name: getattr(first, name) for name in CONTROLS}
     fields |= {"picture": image, "instruction": "make it dark", "table": [["", "yes", 1]], "caption": "", "keep": ""}
     fields |= {
+        "source_caption": "",
         "planned": "",
         "paint": None,
         "mask": None,

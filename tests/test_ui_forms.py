@@ -10,9 +10,9 @@ from PIL import Image
 
 from editor import images, ui_plots, ui_views
 from editor.engine import EFFORTS
-from editor.types import EditError, SearchSettings
+from editor.types import Check, EditError, Plan, SearchSettings
 from editor.ui import build_page
-from editor.ui_forms import CONTROLS, PROTECT, read_mask, read_plan, read_settings, show_settings
+from editor.ui_forms import CONTROLS, PROTECT, read_mask, read_plan, read_settings, show_plan, show_settings
 from editor.ui_layout import lay_out
 from tests.fakes import clock_like
 from tests.page import form
@@ -140,3 +140,9 @@ def test_the_ancestry_marks_the_line_of_the_one_that_was_chosen():
     assert earlier.count('polyline class="best"') == 1, "a landing that was best before the end has a shorter line"
     assert "candidate 1 of 2 at the start" in earlier
     assert ui_plots.ancestry([(0.0,)], [(0,)], (0, 0)) == ""
+
+
+def test_a_plan_comes_back_from_the_page_as_it_was_shown(picture):
+    plan = Plan((Check("Is it dark?", "yes", 2.0),), "a dark room", ("a lamp",), "a bright room with a lamp")
+    shown = {name: value for name, value in show_plan(plan).items() if name != "plan_box"}
+    assert read_plan(form(picture, **shown)) == plan
