@@ -15,7 +15,9 @@ FARTHEST = 90.0
 """8-bit steps from the nearest named colour beyond which a colour has no name."""
 LEAST_MARKS = 0.35
 """Correlation with the best kind of marks; under it there are none."""
-
+SIZES = (0.88, 0.92, 0.96, 1.0, 1.04, 1.08, 1.12, 1.16)
+"""Sizes that an outline is compared at, as shares of the layout's: an octagon that is made round may become the circle
+around it as well as the one within."""
 
 
 def middle(pixels: np.ndarray) -> np.ndarray:
@@ -64,10 +66,10 @@ def background_colour(pixels: np.ndarray, layout: Clock) -> np.ndarray:
 
 
 def find_shape(pixels: np.ndarray, layout: Clock, colours: tuple[np.ndarray, np.ndarray, np.ndarray]) -> str:
-    """The outline that explains best which pixels show face, rim and background, whose colours are given."""
+    """The outline that explains best, at any of SIZES, which pixels show face, rim and background of these colours."""
     side, angles = len(pixels), ANGLES // 2
     dial, radius = layout.dial * side, layout.radius * side
-    ring = grid(layout, side, 0.98, 1.5 * radius / dial, angles)
+    ring = grid(layout, side, 0.88, 1.6 * radius / dial, angles)
     seen = ring.sample(pixels)
     face, rim, background = colours
     shade = np.clip(seen @ background / max(float(background @ background), 1.0), 0.5, 1)[..., None]
@@ -76,8 +78,8 @@ def find_shape(pixels: np.ndarray, layout: Clock, colours: tuple[np.ndarray, np.
 
     def misfit(shape: str) -> float:
         reach = ring.radii[:, None] / outline(shape, angles)
-        part = (reach > dial).astype(int) + (reach > radius)
-        return float(np.take_along_axis(misfits, part[None], axis=0).sum())
+        parts = ((reach > size * dial).astype(int) + (reach > size * radius) for size in SIZES)
+        return min(float(np.take_along_axis(misfits, part[None], axis=0).sum()) for part in parts)
 
     return min(SHAPES, key=misfit)
 

@@ -47,6 +47,12 @@ def test_what_an_edit_changed_is_read_by_the_layout_of_the_source():
         assert not wrong(read(clocks.render(edited), source), edited)
 
 
+@pytest.mark.parametrize("size", [0.92, 1.06, 1.1])
+def test_a_shape_is_read_at_another_size_than_the_layout_has(size: float):
+    found = [read(clocks.render(replace(c, radius=size * c.radius)), c).shape == c.shape for c in CLOCKS]
+    assert sum(found) >= 0.9 * len(CLOCKS)
+
+
 def test_a_second_hand_is_found_wherever_an_edit_put_it():
     found = [read(clocks.render(replace(c, second_hand=True, second=(c.second + 23) % 60)), c) for c in CLOCKS[:20]]
     assert sum(reading.second_hand for reading in found) >= 17
