@@ -58,7 +58,9 @@ EFFORTS: Mapping[str, SearchSettings] = {
 """Presets of the page and the command line, by name."""
 INVERSION_STEPS = 8
 FARTHER = 0.5
-"""Factor of t0 for edits that no caption tells of: what is held there is safe, and what is not is freer."""
+"""Factor of t0 for edits that captions do not suffice for: what is held there is safe, and what is not is freer."""
+NEARER = 0.5
+"""Factor of the share of its noise that a start renews where captions suffice: its own keeps the rest as it is."""
 SAMPLING = "fmtt-sampling"
 """The method that claims an exact law, and so takes the flow map as it is."""
 LOOK_ONLY = "The profile {} has no flow map of two times, so exact sampling is impossible: choose fmtt or best-of-n."
@@ -168,17 +170,18 @@ class Editor:
         return settings if settings.focus else settings.but(least=1)
 
     def _locate(self, flow: FlowMap, progress: Progress) -> EditUpdate:
-        """Confine the edit to where it acts; where no caption tells of it, start it farther back, and search longer."""
+        """Confine the edit to where it acts; where captions do not suffice, start it farther back and search longer."""
         found, judge, plan = progress.inverted, progress.judge, progress.update.plan
         settings, size = progress.request.settings, found.before.shape[-2:]
-        source_flow = self.models.condition(plan.source) if plan.source != plan.caption else None
+        source_flow = self.models.condition(plan.source) if plan.source not in ("", plan.caption) else None
         try:
             focus, nfe = locate(flow, source_flow, judge.asked, judge.decoded, found.latents, size, settings)
         except ValueError as error:
             raise EditError(str(error)) from error
         judge.confine(focus, settings)
         if focus.told:
-            progress.request = replace(progress.request, settings=settings.but(least=1))
+            calm = settings.but(least=1, renoise=NEARER * settings.renoise)
+            progress.request = replace(progress.request, settings=calm)
         elif settings.method != SAMPLING:
             settings = settings.but(strength=1 - FARTHER * settings.start)
             back = invert(source_flow or flow, found.latents, settings.start, INVERSION_STEPS, self.models.shift)

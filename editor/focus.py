@@ -17,12 +17,12 @@ from torch.nn import functional as F
 
 from editor.flowmap import Counted
 from editor.particles import checked
-from editor.types import FlowMap, Images, Latents, Score, SearchSettings
+from editor.types import FlowMap, Images, Latents, Score, Scored, SearchSettings
 from editor.undo import GRID, worth
 
 TIME, LOOKS, BEST = 0.25, 16, 3
 """When the source is noised, how often, and how many of the landings have their changes weighed."""
-TIMES, COPIES = (0.3, 0.5), 2
+TIMES, COPIES = (0.2, 0.3, 0.4), 2
 """When the two captions are compared, early enough for them to have a say, and the noised sources of each time."""
 LEAST_TOLD = 0.03
 """Deviation of pixels in [0, 1] between the captions' landings, under which they tell nothing."""
@@ -44,7 +44,7 @@ class Focus(NamedTuple):
     free: Float[Tensor, "1 1 height width"]
     """Over the pixels, in [0, 1]: how much each is let off closeness to the source."""
     told: bool
-    """Whether the captions have a say in it: where not, the flow map by itself would draw what is there."""
+    """Whether captions suffice: where not, the flow map by itself would draw what is there, or half of the wish."""
 
 
 @torch.no_grad()
@@ -54,9 +54,10 @@ def locate(
 ) -> tuple[Focus, int]:  # fmt: skip
     """Where an edit of a source with `latents` (1, C, h, w) and an image of this size acts, and the NFE that this took.
 
-    `source_flow` is the flow map under the source's caption, None where both captions are one. Where the captions do
-    not suffice to meet all checks in any landing, or there is one alone, the changes' worth tells as well. Takes LOOKS
-    NFE, and 2 COPIES len(TIMES) more for two captions. Raises EditError on rewards or gradients that are not finite.
+    `source_flow` is the flow map under the source's caption, None where both captions are one. Captions suffice where
+    some landing meets all checks by what it changes in the places that they tell; if not, the changes' worth tells as
+    well. Takes LOOKS NFE, and 2 COPIES len(TIMES) more for two captions. Raises EditError on rewards or gradients that
+    are not finite.
     """
     flows = [Counted(f) for f in (flow, source_flow or flow)]
     generator = torch.Generator().manual_seed(settings.seed)
@@ -65,18 +66,21 @@ def locate(
         noise = torch.randn(count, *latents.shape[1:], generator=generator).to(latents)
         return noise.lerp(latents.expand_as(noise), t)
 
-    landed = flows[0](noised(LOOKS, TIME), TIME, 1.0)
-    scored = [checked(score(part), len(part)) for part in landed.split(settings.particles)]
-    found = []
+    def scored(landed: Latents) -> list[Scored]:
+        return [checked(score(part), len(part)) for part in landed.split(settings.particles)]
+
+    landed, found, suffice = flows[0](noised(LOOKS, TIME), TIME, 1.0), [], False
     if source_flow is not None:
         found.append(_told(flows, noised, decode, latents.shape[-2:]))
-    met = any(part.met is not None and part.met.any() for part in scored)
-    if not met or not any(focus.mask.any() for focus in found):
-        best = torch.cat([part.reward for part in scored]).double().argsort(descending=True, stable=True)[:BEST]
+        within = torch.lerp(latents, landed, found[0].mask)
+        suffice = found[0].told and any(part.met is not None and part.met.any() for part in scored(within))
+    if not suffice:
+        rewards = torch.cat([part.reward for part in scored(landed)])
+        best = rewards.double().argsort(descending=True, stable=True)[:BEST]
         found.append(_earned(score, landed[best.to(landed.device)], latents, settings.particles))
     mask = torch.stack([focus.mask for focus in found]).amax(0)
     free = torch.stack([F.interpolate(focus.free, size=size, mode="bilinear") for focus in found]).amax(0)
-    return Focus(mask, free, any(focus.told for focus in found)), sum(f.nfe for f in flows)
+    return Focus(mask, free, suffice), sum(f.nfe for f in flows)
 
 
 def _earned(score: Score, landed: Latents, latents: Latents, batch: int) -> Focus:

@@ -24,8 +24,9 @@ from rewards.base import Check, Plan
 from rewards.vlm import Calls
 
 PLAN = Plan(
-    (Check("Is the rim red?"), Check("What time does the clock show?", "4:45", 2.0)), "a red clock", ("a face",)
-)
+    (Check("Is the rim red?"), Check("What time does the clock show?", "4:45", 2.0)), "a red clock", ("a face",),
+    "a blue clock",
+)  # fmt: skip
 SETTINGS = SearchSettings(particles=3, steps=4, strength=0.6, corrections=0, seed=5)
 
 
@@ -54,6 +55,7 @@ def test_an_edit_goes_from_plan_to_candidates_at_the_size_of_the_source(tiny_edi
 
 def test_a_focused_edit_shows_where_it_acts_and_a_mask_takes_its_place(tiny_editor, monkeypatch):
     monkeypatch.setattr("editor.focus.LEAST_TOLD", 0.0)
+    monkeypatch.setattr("editor.judge.MET", 0.0)
     focused = SETTINGS.but(focus=0.9)
     updates = list(tiny_editor.edit(request(settings=focused)))
     assert [u.stage for u in updates][:4] == ["plan", "invert", "locate", "search"]
@@ -72,6 +74,7 @@ def test_a_focused_edit_shows_where_it_acts_and_a_mask_takes_its_place(tiny_edit
 @pytest.mark.parametrize("told", [True, False])
 def test_what_no_caption_tells_of_is_sought_from_farther_back_where_the_rest_is_held(tiny_editor, told, monkeypatch):
     monkeypatch.setattr("editor.focus.LEAST_TOLD", 0.0 if told else 1.0)
+    monkeypatch.setattr("editor.judge.MET", 0.0)
 
     def start(settings: SearchSettings, plan: Plan = PLAN, mask: Image.Image | None = None) -> float:
         asked = request(plan=plan, settings=settings, mask=mask)
@@ -80,7 +83,8 @@ def test_what_no_caption_tells_of_is_sought_from_farther_back_where_the_rest_is_
     focused, near, far = SETTINGS.but(focus=0.9), SETTINGS.start, FARTHER * SETTINGS.start
     everywhere = Image.new("L", (40, 32), 255)
     assert start(focused) == start(focused, mask=everywhere) == pytest.approx(near if told else far)
-    assert start(focused, replace(PLAN, source=PLAN.caption)) == pytest.approx(far)
+    for silent in (PLAN.caption, ""):
+        assert start(focused, replace(PLAN, source=silent)) == pytest.approx(far)
     assert start(SETTINGS) == start(focused.but(method="fmtt-sampling")) == pytest.approx(near)
 
 

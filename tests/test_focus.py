@@ -90,6 +90,21 @@ def test_an_edit_acts_where_the_captions_differ_and_where_worth_lies_if_they_do_
     assert (free[around(around(around(told + earned))) == 0] == 0).all()
 
 
+@pytest.mark.parametrize("half", [True, False])
+def test_captions_suffice_only_where_what_they_tell_meets_all_by_itself(source, half):
+    told, other = corner(), corner(10, 9)
+
+    def score(y):
+        """Met by what is told and, for `half`, by what every landing changes elsewhere as well."""
+        there = [((y - source) * place).abs().amax((1, 2, 3)) > 1e-3 for place in (told, other)]
+        return Scored((y * (told + 9 * other)).sum((1, 2, 3)), met=there[0] & there[1] if half else there[0])
+
+    found, _ = locate(Restless(source + told), Restless(source), score, enlarged, source, PIXELS, SETTINGS)
+    assert found.told == (not half)
+    assert (found.mask[told == 1] == 1).all()
+    assert (found.mask[other == 1] == float(half)).all()
+
+
 def test_captions_that_tell_nothing_leave_it_to_worth_even_where_all_is_met(source):
     flow, other = Restless(source), Restless(source + 1e-3 * corner(10, 9))
     found, _ = locate(flow, other, rewarded(corner(), True), enlarged, source, PIXELS, SETTINGS)
