@@ -81,13 +81,14 @@ class VLM:
 
     @property
     def planner(self) -> VLM:
-        """What writes the plans: this VLM, or one that shares all with it but for its text tower's adapter."""
+        """What writes the plans: this VLM, or one that shares all with it but for the adapter of its model."""
         return self._planner or self
 
-    def plan_with(self, text: PreTrainedModel) -> None:
-        """Write plans with this text tower from now on; see `rewards.planner`."""
+    def plan_with(self, model: PreTrainedModel) -> None:
+        """Write plans with this twin of the model from now on; see `rewards.planner`."""
         self._planner = copy.copy(self)
-        self._planner.text, self._planner._layouts, self._planner._planner = text, {}, None
+        self._planner.model, self._planner.text = model, model.model.language_model
+        self._planner._layouts, self._planner._planner = {}, None
 
     @classmethod
     def load(
@@ -137,7 +138,7 @@ class VLM:
             model = differentiable(model)
         vlm = cls(model, processor)
         if (adapter := Path(source) / FOLDER).is_dir():
-            vlm.plan_with(adapted(vlm.text, adapter))
+            vlm.plan_with(adapted(vlm.model, adapter))
         return vlm
 
     @property

@@ -102,7 +102,7 @@ def test_every_stage_trains_its_part_and_goes_on_from_its_checkpoint(
     assert changed(partial(see.learn_to_see, vlm, tmp_path / "see", Length(8), 4)) == {"visual"}
     assert changed(partial(speak.learn_to_speak, vlm, sight, tmp_path / "speak", Length(16), 16)) == {"visual", "text"}
     assert changed(partial(plan.learn_to_plan, vlm, tmp_path / "plan", Length(6), 6)) == set()
-    parts = {"planner": vlm.planner.text}
+    parts = {"planner": vlm.planner.model}
     assert changed(partial(plan.learn_to_plan, vlm, tmp_path / "plan", Length(12), 6)) == {"planner"}
     assert changed(partial(plan.learn_to_plan, vlm, tmp_path / "plan", Length(12), 6)) == set()
 

@@ -1,7 +1,8 @@
-"""The third stage of the studio's VLM: an adapter of its text tower learns to plan, while all else stays as it is.
+"""The third stage of the studio's VLM: an adapter of its towers learns to plan, while all else stays as it is.
 
 A plan is thirty times as long as an answer, and the longest of them hold what is hardest to say: two or three changes
-at once, and times by how much they move. And what is no order about a clock has to be told from what is one.
+at once, and times by how much they move. And what is no order about a clock has to be told from what is one. What goes
+wrong most is the minute that the clock shows, so every order comes with a question for it.
 """
 
 from __future__ import annotations
@@ -23,19 +24,20 @@ from training.asked import Asked, lay_out, likelihoods, nats
 from training.clocks import Clock
 from training.harness import Length, Run, half_precision
 from training.pictures import Source, augment, to_images
-from training.speak import grid_of, planned
+from training.speak import free, grid_of, planned
 from training.tower import look
 
 RANK = 16
-"""Of the changes to each matrix of the text tower."""
-MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""Of the changes to each matrix."""
+MATRICES = r".*\.(attn|self_attn|mlp)\.(qkv|proj|[a-z]+_proj)|.*\.merger\.mlp\.[02]"
+"""Those of attention and perceptrons in both towers, and what hands on what is seen."""
 KINDS = ("refuse", "relative", "two", "three", *language.KINDS, None)
 WEIGHTS = (24, 8, 8, 8, *(2 for _ in language.KINDS), 4)
 """How often an order of each kind is drawn: a third is to be refused, a third is what is hardest to say."""
 
 
 class Lesson(NamedTuple):
-    """A batch of pictures with an order about each, as a worker makes it."""
+    """A batch of pictures with an order and a question about each, as a worker makes it."""
 
     pixels: Tensor
     """8 bits, (B, 128, 128, 3)."""
@@ -64,11 +66,11 @@ def learn_to_plan(vlm: VLM, folder: Path, length: Length, batch: int = 24, lr: f
         generator, made = run.generator(vlm.device), next(batches)
         images, _ = augment(to_images(made.pixels.to(vlm.device, non_blocking=True)), generator)
         with half_precision(vlm.device):
-            with torch.no_grad():
-                seen, _ = look(vlm.model.model.visual, vlm.processor.image_processor, images)
-            plans = likelihoods(vlm.planner, seen, made.plans.to(vlm.device))
-        run.advance(nats(plans, made.plans.to(vlm.device)), batch, share)
-        run.tell(50, plan=-plans.detach().mean())
+            seen, _ = look(vlm.planner.model.model.visual, vlm.processor.image_processor, images)
+            said = likelihoods(vlm.planner, seen, made.plans.to(vlm.device))
+        run.advance(nats(said, made.plans.to(vlm.device)), batch, share)
+        plan, time = -said.detach().mean(0)
+        run.tell(50, plan=plan, time=time)
     run.save()
     run.averaged()
 
@@ -76,15 +78,15 @@ def learn_to_plan(vlm: VLM, folder: Path, length: Length, batch: int = 24, lr: f
 def _adapter(vlm: VLM) -> list[nn.Parameter]:
     """The parameters of the adapter for plans, ready to learn."""
     if vlm.planner is vlm:
-        text = twin(vlm.text)
-        text.add_adapter(LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=list(MATRICES)), FOLDER)
-        vlm.plan_with(text)
-    found = [p for name, p in vlm.planner.text.named_parameters() if "lora_" in name]
+        model = twin(vlm.model)
+        model.add_adapter(LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=MATRICES), FOLDER)
+        vlm.plan_with(model)
+    found = [p for name, p in vlm.planner.model.named_parameters() if "lora_" in name]
     for parameter in found:
         parameter.requires_grad_(True)
     return found
 
 
 def order(clock: Clock, rng: Random) -> list[Question]:
-    """An instruction about a clock with its plan."""
-    return planned(clock, rng, rng.choices(KINDS, WEIGHTS)[0])
+    """An instruction about a clock with its plan, and what time it shows."""
+    return [*planned(clock, rng, rng.choices(KINDS, WEIGHTS)[0]), free(clock, "time", rng)]

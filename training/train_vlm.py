@@ -40,7 +40,7 @@ def save(vlm: VLM, folder: Path) -> None:
     vlm.model.to(torch.bfloat16).save_pretrained(folder)
     vlm.processor.save_pretrained(folder)
     if vlm.planner is not vlm:
-        vlm.planner.text.to(torch.bfloat16).save_pretrained(folder / planner.FOLDER)
+        vlm.planner.model.to(torch.bfloat16).save_pretrained(folder / planner.FOLDER)
 
 
 if __name__ == "__main__":
