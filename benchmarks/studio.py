@@ -210,7 +210,7 @@ def measure(editor: Editor, quick: bool, number: int, only: str = "") -> Iterato
         "Hands that geometry can read, drawn by the flow map alone": lambda: drawn(editor, 2 * small),
         "VLM, open questions, share right": lambda: told(editor, ASKED),
         "VLM, yes or no, share right": lambda: judged(editor, JUDGED),
-        "Plans": lambda: plans(editor, scenes(ASKED)),
+        "Plans": lambda: plans(editor, scenes(JUDGED)),
         "Refusals": lambda: refusals(editor, scenes(small), elsewhere()),
     }
     for name, section in sections.items():
