@@ -98,7 +98,7 @@ class Recipe:
         try:
             return cls(
                 profile=_text(data, "profile", 64),
-                instruction=_text(data, "instruction", MAX_INSTRUCTION),
+                instruction=_text(data, "instruction", MAX_INSTRUCTION, least=0),
                 plan=Plan.from_json(data.get("plan")),
                 settings=_settings(data.get("settings")),
                 source=_digest(data.get("source")),
@@ -113,10 +113,10 @@ class Recipe:
             raise EditError(f"The recipe can't be used: {error}") from error
 
 
-def _text(data: dict[str, Any], name: str, longest: int) -> str:
+def _text(data: dict[str, Any], name: str, longest: int, least: int = 1) -> str:
     value = data.get(name)
-    if not isinstance(value, str) or not 0 < len(value) <= longest:
-        raise ValueError(f"its {name} must be a text of at most {longest} characters.")
+    if not isinstance(value, str) or not least <= len(value) <= longest:
+        raise ValueError(f"its {name} must be a text of {least} to {longest} characters.")
     return value
 
 

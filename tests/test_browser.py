@@ -176,6 +176,7 @@ def test_going_back_branching_and_dropping_a_recipe(visit, served, tmp_path):
     says(page, "Done")
     page.click("#further")
     says(page, "The result is the picture now")
+    expect(page.locator("#instruction input")).to_have_value("")
     ask(page, "One hour later")
     says(page, "Done")
     expect(page.locator("#past-cards .card")).to_have_count(2)

@@ -79,6 +79,11 @@ def test_recipes_from_before_masks_were_carried_are_read(recipe):
     assert Recipe.from_json(data) == replace(recipe, mask_png=None)
 
 
+def test_an_edit_by_a_plan_alone_is_read(recipe):
+    silent = replace(recipe, instruction="")
+    assert Recipe.from_json(silent.to_json()) == silent
+
+
 def test_a_mask_that_is_no_picture_is_refused(recipe):
     with pytest.raises(EditError, match="not a picture"):
         replace(recipe, mask_png="bm8gcGljdHVyZQ==").load_mask((160, 120))
