@@ -35,8 +35,8 @@ FIRST = TEST + 100_000
 EDITED = TEST + 200_000
 BATCH = 25
 ASKED, JUDGED = 400, 2000
-"""Clocks that the VLM plans for and is asked open questions about, and those it answers yes or no about: of 400, half a
-percent more or less than 99 is chance."""
+"""Clocks that the VLM is asked open questions about, and those that it answers yes or no about and plans for: of 400,
+half a percent more or less than 99 is chance."""
 
 
 def scenes(count: int, first: int = FIRST) -> list[clocks.Clock]:

@@ -84,8 +84,8 @@ class Judge:
     def confine(self, focus: Focus, settings: SearchSettings) -> None:
         """From now on, change the picture only where an edit acts, and let closeness to the source go there.
 
-        A mask of the user's own says that better. Where no caption tells what is wanted, the reward alone draws it, and
-        is fooled more easily: then it has to be as sure as the settings ask.
+        A mask of the user's own says that better. Where captions do not suffice, the reward alone draws what is wanted,
+        and is fooled more easily: then it has to be as sure as the settings ask.
         """
         if self.mask is None:
             self.focus, self.mask = focus, focus.mask

@@ -84,23 +84,24 @@ class SearchSettings:
     steps: int = 6
     """Time steps from t0 to 1."""
     strength: float = 0.8
-    """How much may change, in (0, 1]: the search starts at t0 = 1 - strength. Edits that no caption tells of start
-    farther back, where the rest is held; see `editor.engine.FARTHER`."""
+    """How much may change, in (0, 1]: the search starts at t0 = 1 - strength. Edits that captions do not suffice for
+    start farther back, where the rest is held; see `editor.engine.FARTHER`."""
     renoise: float = 0.7
-    """Share rho in [0, 1] of its noise that each particle but the first renews at the start; sampling: all or none."""
+    """Share rho in [0, 1] of its noise that each particle but the first renews at the start; half of it where captions
+    suffice (`editor.engine.NEARER`); sampling: all or none."""
     draws: int = 1
     """Starts that the search draws for each particle, to begin with those that look best."""
     searches: int = 1
     """How many times the search may begin while no candidate at its end meets what was asked for."""
     least: int = 1
-    """How many times it begins whatever its ends meet, where no caption tells what was asked for; elsewhere once."""
+    """How many times it begins whatever its ends meet, where captions do not suffice; elsewhere once."""
     restart: float = 0.0
     """Time that searches after another begin at, or t0 if that is later, from its best end under fresh noise: least - 1
     of them, or one, before the next begins anew at t0, as all do where this is 0. See Restart sampling (Xu et al.,
     arXiv 2306.14878)."""
     sure: float = 0.5
-    """Probability beyond which a yes or no of the plan counts as met at the end of a search, for what no caption tells
-    of; elsewhere 0.5 does. What is met there is ordered by its log-odds, not by the reward."""
+    """Probability beyond which a yes or no of the plan counts as met at the end of a search where captions do not
+    suffice; elsewhere 0.5 does. What is met there is ordered by its log-odds, not by the reward."""
     lookahead: str = "map"
     """'map' (the flow map in `lookahead_steps`), 'denoiser' or 'none'."""
     lookahead_steps: int = 1
@@ -290,7 +291,7 @@ class Candidate:
     met: bool = False
     """Whether it surely meets every check of the plan: no score of one that doesn't outranks it."""
     surety: float = 0.0
-    """Log-odds of the plan's checks together, for what no caption tells of: there the reward draws the picture, and
+    """Log-odds of the plan's checks together, where captions do not suffice: there the reward draws the picture, and
     levels off where it was climbed to; 0 elsewhere."""
 
     @cached_property
