@@ -155,6 +155,7 @@ class Editor:
         yield update
         self._check_representable(inverted)
         judge = Judge.of(self.models, wanted, inverted.latents, inverted.before, request.mask, settings, calls)
+        judge.look_again(self.models.vlm.planner, inverted.square)
         progress = Progress(request, inverted, judge, update, started)
         flow = self.models.condition(wanted.caption)
         if settings.focus:

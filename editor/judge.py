@@ -24,6 +24,7 @@ from rewards.vlm import Calls
 
 if TYPE_CHECKING:
     from editor.adapters import LatentCodec
+    from rewards.vlm import VLM
 
 
 MET = 0.5
@@ -80,6 +81,21 @@ class Judge:
         judge = cls(models.codec, asked, held, settings.preserve, latents, small, calls, len(plan.checks))
         judge.source = judge._opinion(before)
         return judge
+
+    @torch.no_grad()
+    def look_again(self, planner: VLM, source: Images) -> None:
+        """Count the source's open answers as met, too, where the eyes that plan give them in so many words.
+
+        They read the source (1, 3, S, S) itself, and a plan that asks for what is there is written by them. Yes or no
+        stays with the judge.
+        """
+        asked = zip(self.checks.checks[: self.wanted], self.source.checks, strict=False)
+        doubts = [check for check, probability in asked if probability <= MET]
+        if doubts and all(check.is_open for check in doubts):
+            questions = [check.question for check in doubts]
+            said = planner.answers(source.expand(len(doubts), -1, -1, -1), questions, calls=self.calls)
+            met = all(a.lower() == check.expected.lower() for a, check in zip(said, doubts, strict=True))
+            self.source = self.source._replace(met=met)
 
     def confine(self, focus: Focus, settings: SearchSettings) -> None:
         """From now on, change the picture only where an edit acts, and let closeness to the source go there.

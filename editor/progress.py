@@ -111,7 +111,8 @@ class Progress:
             edit = self.judge.within(self.latents)
             latents = least_change(self.judge.asked, edit, source, give_up, self.request.settings.particles)
         with torch.no_grad():
-            (self.spared,) = self._candidates(self.judge(latents), [self.best.place])
+            (spared,) = self._candidates(self.judge(latents), [self.best.place])
+        self.spared = replace(spared, met=spared.met or self.judge.source.met)
         changed = float((latents != source).any(1).float().mean())
         self.update = replace(self.update, changed=changed, cost=self._cost(self.update.cost.nfe))
 
