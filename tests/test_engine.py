@@ -126,6 +126,27 @@ def test_nothing_changes_where_the_source_passes_every_check(tiny_editor, monkey
     assert len(last.candidates) > 1, "what the search found can still be chosen"
 
 
+@pytest.mark.parametrize(("said", "same"), [("4:45", True), ("4:46", False)])
+def test_nothing_changes_where_the_eyes_that_plan_read_what_is_asked_for(tiny_editor, monkeypatch, said, same):
+    """The judge's own open answer is less likely than not here, and its yes or no is not asked."""
+    planner = tiny_editor.models.vlm.planner
+    monkeypatch.setattr(planner, "answers", lambda images, questions, calls: [said] * len(questions))
+    plan = replace(PLAN, checks=PLAN.checks[1:])
+    *_, last = tiny_editor.edit(request(settings=SETTINGS.but(undo=0.02), plan=plan))
+    assert last.checks[0].before < 0.5
+    assert (last.best.tobytes() == picture().tobytes()) is same
+    assert last.candidates[0].met is same
+
+
+def test_the_eyes_that_plan_are_not_asked_where_the_judge_says_no(tiny_editor, monkeypatch):
+    found = tiny_editor.invert(picture(), 0.4)
+    judge = Judge.of(tiny_editor.models, PLAN, found.latents, found.before, None, SETTINGS, Calls())
+    judge.source = judge.source._replace(checks=(0.4, 0.1, 0.9), met=False)
+    monkeypatch.setattr(tiny_editor.models.vlm.planner, "answers", lambda *_, **__: pytest.fail("asked"))
+    judge.look_again(tiny_editor.models.vlm.planner, found.square)
+    assert not judge.source.met
+
+
 @pytest.mark.parametrize(
     ("restart", "why"), [(0.0, "no candidate surely met the checks before"), (0.4, "from the best end")]
 )
