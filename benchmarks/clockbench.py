@@ -2,10 +2,11 @@
 
     python -m benchmarks.clockbench [--quick] [--methods A B] [--budgets N M] [--kinds K L] [--cases N] [--tune]
                                     [--oracle-plan] [--swap reward|latent] [--work DIR] [--continue]
-                                    [--json OUT] [--plots DIR]
+                                    [--reread] [--json OUT] [--plots DIR]
 
 Each edit runs through the engine as a user's would, with the VLM's plan unless --oracle-plan. Records and pictures are
-kept in the work folder as they come; --continue leaves out what already stands there.
+kept in the work folder as they come; --continue leaves out what already stands there, and --reread has the judge read
+those pictures once more.
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from PIL import Image
 from tqdm import tqdm
 
-from benchmarks.cases import KINDS, Case, cases
+from benchmarks.cases import KINDS, Case, cases, make
 from benchmarks.judge_error import Degrade, blurred, measure
 from benchmarks.presets import budgets, presets, settings
 from benchmarks.report import contact_sheets, kinds_table, picture_path, plots, rows, table
-from benchmarks.trials import SWAPS, Planned, Record, planned, trial
+from benchmarks.trials import SWAPS, Planned, Record, planned, trial, verdict
 from editor.engine import Editor
 from editor.types import EditError
 from training.world import TEST, TUNE
@@ -44,6 +47,14 @@ class Bench:
             self.path.unlink(missing_ok=True)
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         self.records = [Record(**json.loads(line) | {"moved": tuple(json.loads(line)["moved"])}) for line in lines]
+
+    def reread(self, first: int) -> None:
+        """Have the judge, which may have changed, read all pictures again; cases are from the seed `first` on."""
+        for index, record in enumerate(self.records):
+            with Image.open(picture_path(self.pictures, record)) as image:
+                found = verdict(make(first, record.case), image.convert("RGB"), record.refused)
+            self.records[index] = replace(record, **found)
+        self.path.write_text("".join(json.dumps(record.to_json()) + "\n" for record in self.records))
 
     def run(self, chosen: Sequence[Case], arms: Sequence[tuple[str, int]]) -> Iterator[Record]:
         """Measure every case by every (method, budget) that has no record; all methods share a case's plan."""
@@ -85,10 +96,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         methods = asked.methods or size["methods"] or list(presets())
         arms = _arms(methods, asked.budgets or size["budgets"], strict=bool(asked.budgets))
-        bench = Bench(Editor.load("studio"), asked.work, asked.oracle_plan, asked.swap, getattr(asked, "continue"))
+        keep = asked.reread or getattr(asked, "continue")
+        bench = Bench(Editor.load("studio"), asked.work, asked.oracle_plan, asked.swap, keep)
     except (ValueError, EditError) as error:
         print(error, file=sys.stderr)
         return 2
+    if asked.reread:
+        bench.reread(first)
     started = time.monotonic()
     for _ in tqdm(bench.run(chosen, arms), total=len(chosen) * len(arms), file=sys.stderr, unit="edit"):
         pass
@@ -130,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--swap", choices=SWAPS, help="put the truth in the place of a part")
     parser.add_argument("--work", type=Path, default=Path("runs/clockbench"), help="where records and pictures go")
     parser.add_argument("--continue", action="store_true", help="go on from the records in the work folder")
+    parser.add_argument("--reread", action="store_true", help="as --continue, but judge the pictures there once more")
     parser.add_argument("--json", type=Path, help="write rows and records here")
     parser.add_argument("--plots", type=Path, help="write plots and contact sheets into this folder")
     return parser

@@ -71,4 +71,4 @@ def main() -> None:
     if asked.json:
         asked.json.write_text(json.dumps(rows, indent=1) + "\n")
     if asked.sheet:
-        sheet([[pair] for pair in misread[:40]], asked.sheet)
+        sheet([[pair] for pair in misread[:40]]).save(asked.sheet)

@@ -14,6 +14,7 @@ from PIL import Image
 from benchmarks.cases import make
 from benchmarks.sheets import sheet
 from benchmarks.trials import Record
+from editor.recipe import encode_sheet, write
 
 DRAWS = 2000
 Row = dict[str, Any]
@@ -119,12 +120,12 @@ PLOTS: tuple[tuple[str, str, str, Callable[[Row], float | None], Callable[[Row],
 
 
 def plots(found: list[Row], folder: Path) -> None:
-    """One PNG for each of PLOTS, a line for each method over its budgets."""
+    """One PNG for each of PLOTS, a line for each method over its budgets, and one of the kinds of edits."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, across, up, x, y in PLOTS:
         figure = Figure(figsize=(6.4, 4.4), layout="constrained")
         axes = figure.subplots()
-        for method, group in groupby(found, lambda row: row["method"]):
+        for method, group in groupby(found, _method):
             points = [(x(row), y(row)) for row in group]
             points = [point for point in points if None not in point]
             if points:
@@ -134,6 +135,29 @@ def plots(found: list[Row], folder: Path) -> None:
         axes.set_xscale("log" if name in ("nfe", "seconds") else "linear")
         axes.legend(fontsize=7)
         figure.savefig(folder / f"clockbench-{name}.png", dpi=100)
+    _plot_kinds(found, folder / "clockbench-kinds.png")
+
+
+def _plot_kinds(found: list[Row], path: Path) -> None:
+    """Bars for each kind of edit: what every method at its largest budget did right."""
+    largest = {method: max(group, key=lambda row: row["budget"]) for method, group in groupby(found, _method)}
+    kinds = {kind: of["cases"] for row in largest.values() for kind, of in row["kinds"].items()}
+    order = sorted(kinds, key=kinds.__getitem__, reverse=True)
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axes, width = figure.subplots(), 0.8 / len(largest)
+    for place, (method, row) in enumerate(largest.items()):
+        right = [100 * row["kinds"][kind]["success_3"] if kind in row["kinds"] else 0 for kind in order]
+        across = np.arange(len(order)) + (place + 0.5) * width - 0.4
+        axes.bar(across, right, width, label=f"{method}, at most {row['budget']} NFE")
+    axes.set_xticks(range(len(order)), [f"{kind}\n({kinds[kind]})" for kind in order], fontsize=8)
+    axes.set_ylabel("right to 3 minutes, %")
+    axes.set_ylim(0, 100)
+    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+    figure.savefig(path, dpi=100)
+
+
+def _method(row: Row) -> str:
+    return row["method"]
 
 
 def contact_sheets(records: list[Record], pictures: Path, first: int, folder: Path, rank: int = 3) -> None:
@@ -144,7 +168,8 @@ def contact_sheets(records: list[Record], pictures: Path, first: int, folder: Pa
         mine.sort(key=lambda r: (-r.success_3, -r.success_10, -r.psnr))
         half = max(0, (len(mine) - rank) // 2)
         chosen = dict.fromkeys((*mine[:rank], *mine[half : half + rank], *mine[-rank:]))
-        sheet([_triple(record, pictures, first) for record in chosen], folder / f"cases-{method}.png")
+        drawn = sheet([_triple(record, pictures, first) for record in chosen])
+        write(folder / f"cases-{method}.jpg", encode_sheet(drawn))
 
 
 def _triple(record: Record, pictures: Path, first: int) -> list[tuple[Image.Image, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -11,8 +10,8 @@ SIDE, GAP, LINE = 192, 8, 16
 COLUMNS = 8
 
 
-def sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]], path: Path) -> None:
-    """Draw rows of (picture, caption), each caption of one line or more, into one PNG; single ones share lines."""
+def sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]]) -> Image.Image:
+    """Draw rows of (picture, caption), each caption of one line or more, into one picture; single ones share lines."""
     if rows and all(len(row) == 1 for row in rows):
         singles = [row[0] for row in rows]
         rows = [singles[k : k + COLUMNS] for k in range(0, len(singles), COLUMNS)]
@@ -26,5 +25,4 @@ def sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]], path: Path) -> None
             at = (GAP + j * width, GAP + i * height)
             canvas.paste(picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS), at)
             draw.multiline_text((at[0], at[1] + SIDE + 1), caption, fill="black", font=font, spacing=2)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    canvas.save(path)
+    return canvas

@@ -113,17 +113,24 @@ def trial(editor: Editor, wanted: Planned, method: str, budget: int, settings: S
             outcome = edited(editor, request) if swap is None else edited_by_truth(editor, request, case, swap)
         except EditError as error:
             refused = str(error)
-    found, answer = read(outcome.image, case.source), case.answer
-    off = minutes_off(found.time, case.target.minutes) if "time" in case.changed else float("inf")
+    answer = case.answer
     record = Record(
         method=method, budget=budget, case=case.index, kind=case.kind, instruction=case.request.instruction,
-        refused=refused, plan_exact=wanted.plan == case.plan, success_3=not refused and case.success(found, 3),
-        success_10=not refused and case.success(found, 10), minutes_off=off if off < float("inf") else None,
-        moved=case.moved(found), psnr=psnr(outcome.image, answer), ssim=ssim(outcome.image, answer),
-        source_psnr=psnr(case.image, answer), peak_mb=peak_mb(),
-        **{name: getattr(outcome, name) for name in Outcome._fields if name != "image"},
+        refused=refused, plan_exact=wanted.plan == case.plan, **verdict(case, outcome.image, refused),
+        psnr=psnr(outcome.image, answer), ssim=ssim(outcome.image, answer), source_psnr=psnr(case.image, answer),
+        peak_mb=peak_mb(), **{name: getattr(outcome, name) for name in Outcome._fields if name != "image"},
     )  # fmt: skip
     return record, outcome.image
+
+
+def verdict(case: Case, image: Image.Image, refused: str) -> dict[str, Any]:
+    """What the judge makes of a result, by the names of a record."""
+    found = read(image, case.source)
+    off = minutes_off(found.time, case.target.minutes) if "time" in case.changed else float("inf")
+    return {
+        "success_3": not refused and case.success(found, 3), "success_10": not refused and case.success(found, 10),
+        "minutes_off": off if off < float("inf") else None, "moved": case.moved(found),
+    }  # fmt: skip
 
 
 def edited(editor: Editor, request: EditRequest) -> Outcome:

@@ -20,6 +20,7 @@ from benchmarks.trials import Planned, planned, trial
 from editor import images
 from editor.baselines import planned_nfe
 from editor.inversion import RoundTrip
+from editor.mark import file_bears_mark
 from editor.types import CheckResult, Cost, EditError, EditUpdate, SearchSettings
 from training import clock_plans, clocks
 from training.world import TEST, TUNE
@@ -224,6 +225,18 @@ def test_a_run_keeps_its_records_and_goes_on_from_them(tmp_path):
     assert not Bench(Perfect(FEW), tmp_path, oracle=True, swap=None, keep=False).records
 
 
+def test_pictures_are_read_again_by_a_judge_that_has_changed(tmp_path, monkeypatch):
+    bench = Bench(Perfect(FEW), tmp_path, oracle=True, swap=None, keep=False)
+    (was,) = bench.run(FEW[:1], [("best-of-n", 25)])
+    bench.reread(TUNE)
+    assert bench.records == [was]
+    misread = {"success_3": False, "success_10": True, "minutes_off": 9.0, "moved": ("rim",)}
+    monkeypatch.setattr(clockbench, "verdict", lambda case, image, refused: misread)
+    bench.reread(TUNE)
+    again = Bench(Perfect(FEW), tmp_path, oracle=True, swap=None, keep=True)
+    assert again.records == bench.records == [replace(was, **misread)]
+
+
 def test_the_command_prints_tables_and_writes_json_plots_and_sheets(tmp_path, monkeypatch, capsys):
     known = cases(TEST, 2)
     monkeypatch.setattr(clockbench.Editor, "load", lambda name: Perfect(known))
@@ -236,9 +249,10 @@ def test_the_command_prints_tables_and_writes_json_plots_and_sheets(tmp_path, mo
     assert set(written["judge"]) == {"clean", "blur 0.8", "blur 1.2"}
     assert "| best-of-n | 100 | 2 | 100 (100 to 100)" in printed
     names = {path.name for path in (tmp_path / "plots").iterdir()}
-    assert {"clockbench-nfe.png", "clockbench-judge.png", "cases-fmtt-map-1.png"} <= names
-    with Image.open(tmp_path / "plots" / "cases-best-of-n.png") as drawn:
+    assert {"clockbench-nfe.png", "clockbench-judge.png", "clockbench-kinds.png", "cases-fmtt-map-1.jpg"} <= names
+    with Image.open(tmp_path / "plots" / "cases-best-of-n.jpg") as drawn:
         assert drawn.width > 500
+        assert file_bears_mark(drawn)
 
 
 def test_a_budget_without_settings_ends_with_a_sentence(monkeypatch, capsys):
