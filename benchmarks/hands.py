@@ -91,16 +91,16 @@ def unmixed(seen: np.ndarray, face: np.ndarray, minutes: int, fixed: Templates) 
 def best_time(shown: np.ndarray, fixed: Templates) -> tuple[int, float]:
     """The time whose hands, minute and hour in agreement, are nearest to `shown`, and the share of it they explain.
 
-    Squared error over all 720 times by Fourier transform as if hands didn't overlap; exactly for the best of these.
+    Squared error over all 720 times by Fourier transform as if hands didn't overlap; exactly for the best of these,
+    as sharp as they explain most.
     """
     weight, weighed = fixed.weight, fixed.weight * shown
-    hour, minute = fixed.hands[0]
-    times = np.arange(720)
-    gain = _gains(weight, weighed, hour)[times] + _gains(weight, weighed, minute)[times % 60 * 12]
-    best = (-np.inf, 0)
-    for minutes in np.argsort(-gain)[:CANDIDATES].tolist():
-        both = fixed.at(minutes)
-        best = max(best, (2 * float(np.vdot(weighed, both)) - float(np.vdot(weight, both * both)), minutes))
+    times, best = np.arange(720), (-np.inf, 0)
+    for sharpness, (hour, minute) in enumerate(fixed.hands):
+        gain = _gains(weight, weighed, hour)[times] + _gains(weight, weighed, minute)[times % 60 * 12]
+        for minutes in np.argsort(-gain)[:CANDIDATES].tolist():
+            both = fixed.at(minutes, sharpness)
+            best = max(best, (2 * float(np.vdot(weighed, both)) - float(np.vdot(weight, both * both)), minutes))
     return best[1], max(0.0, best[0] / max(float(np.vdot(weighed, shown)), 1e-6))
 
 
