@@ -143,13 +143,13 @@ def _plot_kinds(found: list[Row], path: Path) -> None:
     largest = {method: max(group, key=lambda row: row["budget"]) for method, group in groupby(found, _method)}
     kinds = {kind: of["cases"] for row in largest.values() for kind, of in row["kinds"].items()}
     order = sorted(kinds, key=kinds.__getitem__, reverse=True)
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
     axes, width = figure.subplots(), 0.8 / len(largest)
     for place, (method, row) in enumerate(largest.items()):
         right = [100 * row["kinds"][kind]["success_3"] if kind in row["kinds"] else 0 for kind in order]
         across = np.arange(len(order)) + (place + 0.5) * width - 0.4
         axes.bar(across, right, width, label=f"{method}, at most {row['budget']} NFE")
-    axes.set_xticks(range(len(order)), [f"{kind}\n({kinds[kind]})" for kind in order], fontsize=8)
+    axes.set_xticks(range(len(order)), [f"{kind}\n({kinds[kind]})" for kind in order], fontsize=7)
     axes.set_ylabel("right to 3 minutes, %")
     axes.set_ylim(0, 100)
     axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
@@ -161,9 +161,13 @@ def _method(row: Row) -> str:
 
 
 def contact_sheets(records: list[Record], pictures: Path, first: int, folder: Path, rank: int = 3) -> None:
-    """For each method at its largest budget: its best, median and worst cases beside source and perfect answer."""
-    for method in dict.fromkeys(record.method for record in records):
-        mine = [record for record in records if record.method == method]
+    """For each method at its largest budget: its best, median and worst cases beside source and perfect answer.
+
+    Those that were to change nothing are left out.
+    """
+    changes = [record for record in records if record.kind != "nothing"]
+    for method in dict.fromkeys(record.method for record in changes):
+        mine = [record for record in changes if record.method == method]
         mine = [record for record in mine if record.budget == max(r.budget for r in mine)]
         mine.sort(key=lambda r: (-r.success_3, -r.success_10, -r.psnr))
         half = max(0, (len(mine) - rank) // 2)
