@@ -18,7 +18,7 @@ from benchmarks.hands import find_hands, find_second_hand, hidden
 from benchmarks.looks import background_colour, find_marks, find_shape, middle, name_of, rim_colour
 from training.clocks import Clock
 
-LEAST_CONFIDENCE = 0.45
+LEAST_CONFIDENCE = 0.5
 """Share of what has the hands' colour that both hands must explain; under it the time is unreadable."""
 LOOKS = ("rim", "face", "hands", "background", "shape", "marks", "second_hand")
 """What a clock looks like, by the names of `Clock` and `Reading`."""
