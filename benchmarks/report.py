@@ -139,14 +139,14 @@ def plots(found: list[Row], folder: Path) -> None:
 
 
 def _plot_kinds(found: list[Row], path: Path) -> None:
-    """Bars for each kind of edit: what every method at its largest budget did right."""
+    """Bars for each kind of edit: what every method at its largest budget did right; all methods share the cases."""
     largest = {method: max(group, key=lambda row: row["budget"]) for method, group in groupby(found, _method)}
     kinds = {kind: of["cases"] for row in largest.values() for kind, of in row["kinds"].items()}
     order = sorted(kinds, key=kinds.__getitem__, reverse=True)
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     axes, width = figure.subplots(), 0.8 / len(largest)
     for place, (method, row) in enumerate(largest.items()):
-        right = [100 * row["kinds"][kind]["success_3"] if kind in row["kinds"] else 0 for kind in order]
+        right = [100 * row["kinds"][kind]["success_3"] for kind in order]
         across = np.arange(len(order)) + (place + 0.5) * width - 0.4
         axes.bar(across, right, width, label=f"{method}, at most {row['budget']} NFE")
     axes.set_xticks(range(len(order)), [f"{kind}\n({kinds[kind]})" for kind in order], fontsize=7)
