@@ -185,7 +185,7 @@ class Editor:
             calm = settings.but(least=1, ascents=0, renoise=NEARER * settings.renoise)
             progress.request = replace(progress.request, settings=calm)
         elif settings.method != SAMPLING:
-            ascents = 0 if focus.partly else settings.ascents
+            ascents = 0 if source_flow else settings.ascents
             settings = settings.but(strength=1 - FARTHER * settings.start, ascents=ascents)
             back = invert(source_flow or flow, found.latents, settings.start, INVERSION_STEPS, self.models.shift)
             progress.inverted = replace(found, trip=found.trip._replace(x=back.x))

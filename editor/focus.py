@@ -45,8 +45,6 @@ class Focus(NamedTuple):
     """Over the pixels, in [0, 1]: how much each is let off closeness to the source."""
     told: bool
     """Whether captions suffice: where not, the flow map by itself would draw what is there, or half of the wish."""
-    partly: bool
-    """Whether captions tell of any of it."""
 
 
 @torch.no_grad()
@@ -82,7 +80,7 @@ def locate(
         found.append(_earned(score, landed[best.to(landed.device)], latents, settings.particles))
     mask = torch.stack([focus.mask for focus in found]).amax(0)
     free = torch.stack([F.interpolate(focus.free, size=size, mode="bilinear") for focus in found]).amax(0)
-    return Focus(mask, free, suffice, any(focus.partly for focus in found)), sum(f.nfe for f in flows)
+    return Focus(mask, free, suffice), sum(f.nfe for f in flows)
 
 
 def _earned(score: Score, landed: Latents, latents: Latents, batch: int) -> Focus:
@@ -90,7 +88,7 @@ def _earned(score: Score, landed: Latents, latents: Latents, batch: int) -> Focu
     value = torch.stack([worth(score, one, latents, batch) for one in landed.split(1)]).abs().mean(0)[None, None]
     reach = max(1, latents.shape[-1] // GRID)
     mask = F.max_pool2d((_relative(value) > EARNED).to(latents), 2 * reach + 1, stride=1, padding=reach)
-    return Focus(mask, mask, told=False, partly=False)
+    return Focus(mask, mask, told=False)
 
 
 def _told(
@@ -108,7 +106,7 @@ def _told(
     if not told:
         relative = torch.zeros_like(relative)
     mask = (F.adaptive_max_pool2d(relative, size) > TOLD).to(change)
-    return Focus(mask, (relative / FREE).clamp(max=1.0), told, partly=told)
+    return Focus(mask, (relative / FREE).clamp(max=1.0), told)
 
 
 def _relative(value: Tensor, strongest: float = STRONGEST) -> Tensor:
