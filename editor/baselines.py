@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from editor.fmtt import sample, search
-from editor.landing import Landing
+from editor.landing import Landing, slope_of
+from editor.particles import checked
 from editor.run import Run
 from editor.schedules import time_grid
 from editor.types import FlowMap, Latents, Score, Scored, Search, SearchSettings, Step
@@ -122,8 +123,16 @@ class Fmrg:
 
     def _by_landing(self, run: Run, now: Landing, s: float, t: float, rate: float) -> Latents:
         """x + (t - s) u + (1 - s) t (y* - y), where y* is the landing y after `inner` steps of Adam."""
-        y = run.ascended(now, rate, self.inner)
-        return now.x + (t - s) * (now.y - now.x) / (1 - s) + (1 - s) * t * (y - now.y)
+        y = torch.nn.Parameter(now.y.clone())
+        adam = torch.optim.Adam([y], lr=rate, maximize=True)
+        y.grad = now.gradient.clone()
+        adam.step()
+        for _ in range(self.inner - 1):
+            with torch.enable_grad():
+                y.grad = slope_of(checked(run.score(y), len(y)).reward, y)
+            run.gradients += len(y)
+            adam.step()
+        return now.x + (t - s) * (now.y - now.x) / (1 - s) + (1 - s) * t * (y.detach() - now.y)
 
 
 @dataclass(frozen=True, kw_only=True)

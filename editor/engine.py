@@ -49,7 +49,6 @@ _STUDIED = SearchSettings(
     least=3,
     restart=0.3,
     sure=0.9975,
-    ascents=3,
 )
 EFFORTS: Mapping[str, SearchSettings] = {
     "fast": _STUDIED.but(particles=4, steps=5, corrections=2, searches=2),
@@ -169,7 +168,7 @@ class Editor:
         if not self.models.gradient:
             settings = settings.but(guidance=0.0, focus=0.0, undo=0.0)
         # Without a focus nobody looks whether captions tell of the edit.
-        return settings if settings.focus else settings.but(least=1, ascents=0)
+        return settings if settings.focus else settings.but(least=1)
 
     def _locate(self, flow: FlowMap, progress: Progress) -> EditUpdate:
         """Confine the edit to where it acts; where captions do not suffice, start it farther back and search longer."""
@@ -182,11 +181,10 @@ class Editor:
             raise EditError(str(error)) from error
         judge.confine(focus, settings)
         if focus.told:
-            calm = settings.but(least=1, ascents=0, renoise=NEARER * settings.renoise)
+            calm = settings.but(least=1, renoise=NEARER * settings.renoise)
             progress.request = replace(progress.request, settings=calm)
         elif settings.method != SAMPLING:
-            ascents = 0 if source_flow else settings.ascents
-            settings = settings.but(strength=1 - FARTHER * settings.start, ascents=ascents)
+            settings = settings.but(strength=1 - FARTHER * settings.start)
             back = invert(source_flow or flow, found.latents, settings.start, INVERSION_STEPS, self.models.shift)
             progress.inverted = replace(found, trip=found.trip._replace(x=back.x))
             progress.request, nfe = replace(progress.request, settings=settings), nfe + back.nfe

@@ -47,7 +47,6 @@ def search(flow: FlowMap, score: Score, x: Latents, settings: SearchSettings) ->
     fewer than settings.least times in any case, it begins again, settings.searches times in all: once, or least - 1
     times, from the best end, noised to settings.restart, then anew. Raises EditError on rewards that are not finite.
     """
-    settings = settings.but(jacobian=False) if settings.ascents else settings
     run, begun, best = Run.of(flow, score, x, settings), 0, None
     for ended in range(settings.searches):
         again = settings.restart > 0 and ended % max(2, settings.least) > 0
@@ -100,8 +99,6 @@ def _move(run: Run, now: Landing, t: float, pace: Tensor, cloned: Tensor) -> Lat
     The Langevin move renews a share of the noise in x, which keeps x among the latents that the map knows, however
     large the share. With `normalise`, grad r_t is scaled to a root mean square of 1, so that chi_t h is the distance
     gone, per element, and (1 - t) the natural unit of it; otherwise it is a(t) grad r, with eps_t + chi_t before it.
-    With `ascents` Adam takes the landing y up the reward instead, in that many steps of chi_t to y*, and x follows by
-    t (1 - t) (y* - y), as in FMRG-E (arXiv 2604.27147): no gradient passes the map.
     """
     settings, tilt, x = run.settings, run.tilt, now.x
     share = langevin_share(tilt.eps(t), settings.move, t) * pace
@@ -111,13 +108,11 @@ def _move(run: Run, now: Landing, t: float, pace: Tensor, cloned: Tensor) -> Lat
         x = renoise(x, clean, t, share, run.noise.normal(x))
     if now.gradient is None:
         return x
-    if settings.ascents:
-        slope, gain = run.ascended(now, tilt.chi(t), settings.ascents) - now.y, t * (1 - t)
-    elif settings.normalise:
-        slope, gain = unit(now.gradient), tilt.chi(t) * settings.move
+    if settings.normalise:
+        slope, chi = unit(now.gradient), tilt.chi(t)
     else:
-        slope, gain = tilt.a(t) * now.gradient, (tilt.eps(t) + tilt.chi(t)) * settings.move
-    strength = gain * pace * _ladder(len(x), settings.spread)
+        slope, chi = tilt.a(t) * now.gradient, tilt.eps(t) + tilt.chi(t)
+    strength = chi * settings.move * pace * _ladder(len(x), settings.spread)
     return x + strength.reshape(-1, *[1] * (x.ndim - 1)).to(x) * slope
 
 

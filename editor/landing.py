@@ -80,23 +80,6 @@ def detached(scored: Scored) -> Scored:
     return Scored(*(None if part is None else part.detach() for part in scored))
 
 
-def ascended(score: Score, now: Landing, rate: float, steps: int) -> Latents:
-    """The landings (N, ...) after so many steps of Adam up their reward, each of about `rate` an element.
-
-    `now` has the gradient at the landings themselves, which the first step takes; every other step scores them once
-    more, with gradient. No NFE. Raises EditError on rewards or gradients that are not finite.
-    """
-    y = torch.nn.Parameter(now.y.clone())
-    adam = torch.optim.Adam([y], lr=rate, maximize=True)
-    y.grad = now.gradient.clone()
-    adam.step()
-    for _ in range(steps - 1):
-        with differentiable(y):
-            y.grad = slope_of(checked(score(y), len(y)).reward, y)
-        adam.step()
-    return y.detach()
-
-
 def unit(slope: Latents) -> Latents:
     """Each particle's gradient at a root mean square of 1 over its elements; a zero gradient stays zero."""
     size = slope.flatten(1).to(torch.promote_types(slope.dtype, torch.float32)).square().mean(1).sqrt()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from editor.flowmap import Counted, transport
-from editor.landing import Landing, ascended, land
+from editor.landing import Landing, land
 from editor.particles import ParticleNoise, renoise
 from editor.schedules import Tilt
 from editor.thermo import Thermometer
@@ -46,11 +46,6 @@ class Run:
         """See `editor.landing.land`."""
         self.gradients += len(x) * gradient
         return land(self.flow, self.score, x, t, self.settings, gradient)
-
-    def ascended(self, now: Landing, rate: float, steps: int) -> Latents:
-        """See `editor.landing.ascended`."""
-        self.gradients += len(now.y) * (steps - 1)
-        return ascended(self.score, now, rate, steps)
 
     def carry(self, x: Latents, times: Sequence[float]) -> Latents:
         """x from the first of the times to the last along the flow, a jump for each interval: 1 NFE per latent."""

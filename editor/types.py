@@ -112,10 +112,6 @@ class SearchSettings:
     """Scale each particle's gradient to one per element (root mean square); False takes `a(t) grad r` as it is."""
     jacobian: bool = True
     """Differentiate through the look-ahead (J) or treat it as the identity (E)."""
-    ascents: int = 0
-    """Steps of Adam by which a search takes each landing up the reward, at a rate of `chi_t`, before the particle
-    follows it, instead of a move along grad r_t: each but the first scores once more, with gradient, for no NFE. Edits
-    use them where no caption tells of any of it."""
     noise: float = 0.2
     """eta of `eps_t = eta (1 - t)`, the noise of the tilted process."""
     move: float = 0.1
@@ -176,7 +172,7 @@ class SearchSettings:
         refuse("particles steps keep lookahead_steps draws", counts.format(1), lambda v: v in range(1, 4097))
         refuse("searches least", counts.format(1), lambda v: v in range(1, 4097))
         refuse("corrections selections", counts.format(0), lambda v: v in range(4097))
-        refuse("jitters ascents", "be a whole number from 0 to 16", lambda v: v in range(17))
+        refuse("jitters", "be a whole number from 0 to 16", lambda v: v in range(17))
         refuse("strength ramp", "be above 0 and at most 1", lambda v: 0 < v <= 1)
         refuse("guidance noise damping preserve", "be zero or more", lambda v: 0 <= v < 1e6)
         refuse("guided ess renoise clone_noise focus undo sure", "lie in [0, 1]", lambda v: 0 <= v <= 1)

@@ -153,7 +153,6 @@ def _advanced(first: SearchSettings, offered: list[str]) -> dict[str, Any]:
         "noise": (0, 3, 0.05, "Noise", "How far candidates wander."),
         "guidance": (0, 20, 0.1, "Guidance", "Pull of the reward's gradient; 0 goes by chance and selection alone."),
         "guided": (0, 1, 0.05, "Guided part", "Share of the steps that are guided; the rest runs along the flow."),
-        "ascents": (0, 16, 1, "Ascents", "Steps that foreseen pictures climb at a time, where no caption tells of it."),
         "preserve": (0, 50, 0.05, "Hold", "How strongly the result is held to the source."),
         "focus": (0, 1, 0.05, "Focus", "How much is let go of where the edit acts, without a mask."),
         "jitters": (0, 16, 1, "Jitters", "Slightly moved copies that are judged too: slower, harder to fool."),

@@ -13,9 +13,8 @@ import torch
 from PIL import Image
 
 from editor import images
-from editor.baselines import METHODS, planned_nfe
+from editor.baselines import planned_nfe
 from editor.engine import FARTHER, INVERSION_STEPS, Editor
-from editor.fmtt import search
 from editor.focus import COPIES, LOOKS, TIMES, Focus
 from editor.judge import MET, Judge
 from editor.progress import rank
@@ -98,24 +97,6 @@ def test_what_no_caption_tells_of_is_searched_at_least_twice(tiny_editor, told, 
     assert last.diagnostics["searches"] == (1 if told else 2)
     *_, last = tiny_editor.edit(request(settings=settings.but(focus=0.0)))
     assert last.diagnostics["searches"] == 1, "nobody looked whether a caption tells"
-
-
-def test_landings_ascend_where_no_caption_tells_of_any_of_the_edit(tiny_editor, monkeypatch):
-    heeded = []
-
-    def spy(flow, score, x, settings):
-        heeded.append(settings.ascents)
-        yield from search(flow, score, x, settings)
-
-    monkeypatch.setitem(METHODS, "fmtt", spy)
-    settings, silent = SETTINGS.but(focus=0.9, ascents=2), replace(PLAN, source=PLAN.caption)
-    list(tiny_editor.edit(request(plan=silent, settings=settings)))
-    list(tiny_editor.edit(request(plan=silent, settings=settings.but(focus=0.0))))
-    for told in (0.0, 1.0):
-        monkeypatch.setattr("editor.focus.LEAST_TOLD", told)
-        monkeypatch.setattr("editor.judge.MET", 0.0)
-        list(tiny_editor.edit(request(settings=settings)))
-    assert heeded == [2, 0, 0, 0]
 
 
 def test_changes_that_earned_nothing_are_undone_at_the_end_unless_the_run_was_stopped_or_samples(tiny_editor):

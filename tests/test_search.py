@@ -168,31 +168,6 @@ def test_every_kind_of_gradient_climbs(jacobian, lookahead, normalise):
     assert (end.scored.reward > before).all()
 
 
-def test_ascents_take_the_landing_up_by_adam_and_the_particle_after_it():
-    flow, score, _, _ = world(16)
-    settings = SearchSettings(
-        particles=3, steps=2, corrections=1, keep=3, noise=0.0, renoise=0.0, guidance=0.5, guided=0.5, ascents=4
-    )
-    x = source(flow, settings, 16)
-    run = lambda **changes: list(search(flow, score, x, settings.but(**changes)))  # noqa: E731
-    steps, plain = run(), run(ascents=0)
-    t = steps[0].t
-    landed = flow(x, t, 1.0)
-    y = torch.nn.Parameter(landed.clone())
-    adam = torch.optim.Adam([y], lr=0.5 * (1 - t), maximize=True)
-    for _ in range(4):
-        adam.zero_grad()
-        score(y).reward.sum().backward()
-        adam.step()
-    moved = x + t * (1 - t) * (y.detach() - landed)
-    torch.testing.assert_close(steps[1].x, flow(moved, t, steps[1].t))
-    assert [step.nfe for step in steps] == [step.nfe for step in plain], "looking at landings again takes no NFE"
-    assert steps[-1].diagnostics["gradients"] == 4 * plain[-1].diagnostics["gradients"] == 4 * 3
-    assert (steps[-1].scored.reward > score(landed).reward).all()
-    same = zip(steps, run(jacobian=False), strict=True)
-    assert all(torch.equal(a.x, b.x) for a, b in same), "no gradient passes the map"
-
-
 def test_damping_and_spread_weaken_the_guidance():
     flow, score, _, _ = world(16)
     settings = SearchSettings(particles=4, keep=4, noise=0.0, renoise=0.0, steps=2, corrections=1)
