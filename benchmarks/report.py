@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from PIL import Image
 
 from benchmarks.cases import make
@@ -108,33 +110,40 @@ def markdown(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
 
 # Pictures ------------------------------------------------------------------------------------------------------------
 
-PLOTS: tuple[tuple[str, str, str, Callable[[Row], float | None], Callable[[Row], float | None]], ...] = (
-    ("nfe", "NFE", "right to 3 minutes", lambda r: r["nfe"], lambda r: r["success_3"][0]),
-    ("seconds", "seconds", "right to 3 minutes", lambda r: r["seconds"], lambda r: r["success_3"][0]),
-    ("psnr", "right to 3 minutes", "PSNR to the perfect answer, dB", lambda r: r["success_3"][0],
+PANELS: tuple[tuple[str, str, Callable[[Row], float | None], Callable[[Row], float | None]], ...] = (
+    ("NFE", "right to 3 minutes, %", lambda r: r["nfe"], lambda r: 100 * r["success_3"][0]),
+    ("seconds, median", "right to 3 minutes, %", lambda r: r["seconds"], lambda r: 100 * r["success_3"][0]),
+    ("right to 3 minutes, %", "PSNR to the perfect answer, dB", lambda r: 100 * r["success_3"][0],
      lambda r: r["psnr"][0]),
-    ("judge", "held for right by the reward", "right by geometry, to 3 minutes", lambda r: r["believed"],
-     lambda r: r["success_3"][0]),
+    ("held for right by the reward, %", "right by geometry, to 3 minutes, %",
+     lambda r: None if r["believed"] is None else 100 * r["believed"], lambda r: 100 * r["success_3"][0]),
 )  # fmt: skip
-"""File, words on the axes, and values of a row."""
+"""Words on the axes, and values of a row; the first two across are of spending, in logarithms."""
 
 
 def plots(found: list[Row], folder: Path) -> None:
-    """One PNG for each of PLOTS, a line for each method over its budgets, and one of the kinds of edits."""
+    """One PNG with all of PANELS, a line for each method over its budgets, and one of the kinds of edits."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, across, up, x, y in PLOTS:
-        figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-        axes = figure.subplots()
-        for method, group in groupby(found, _method):
-            points = [(x(row), y(row)) for row in group]
-            points = [point for point in points if None not in point]
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    panels = figure.subplots(2, 2).flat
+    methods = {method: list(group) for method, group in groupby(found, _method)}
+    colours = dict(zip(methods, colormaps["turbo"](np.linspace(0.02, 0.95, len(methods))), strict=True))
+    for index, (axes, (across, up, x, y)) in enumerate(zip(panels, PANELS, strict=True)):
+        for place, (method, group) in enumerate(methods.items()):
+            points = [point for row in group if None not in (point := (x(row), y(row)))]
             if points:
-                axes.plot(*zip(*points, strict=True), "o-", label=method, markersize=4, linewidth=1)
+                axes.plot(*zip(*points, strict=True), marker="os^Dv"[place % 5], label=method, color=colours[method],
+                          markersize=4, linewidth=1)  # fmt: skip
         axes.set_xlabel(across)
         axes.set_ylabel(up)
-        axes.set_xscale("log" if name in ("nfe", "seconds") else "linear")
-        axes.legend(fontsize=7)
-        figure.savefig(folder / f"clockbench-{name}.png", dpi=100)
+        if index < 2:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(ScalarFormatter())
+            axes.xaxis.set_minor_formatter(NullFormatter())
+    panels[3].axline((60, 60), slope=1, color="grey", linewidth=0.6, linestyle=":")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    figure.savefig(folder / "clockbench.png", dpi=90)
     _plot_kinds(found, folder / "clockbench-kinds.png")
 
 
