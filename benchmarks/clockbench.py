@@ -23,6 +23,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from benchmarks.cases import KINDS, Case, cases, make
+from benchmarks.flowedit import METHOD
 from benchmarks.judge_error import Degrade, blurred, measure
 from benchmarks.presets import budgets, presets, settings
 from benchmarks.report import contact_sheets, kinds_table, picture_path, plots, rows, table
@@ -94,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     first = TUNE if asked.tune else TEST
     chosen = cases(first, asked.cases or size["cases"], asked.kinds)
     try:
-        methods = asked.methods or size["methods"] or list(presets())
+        methods = _methods(asked.methods or size["methods"] or list(presets()), asked.swap, strict=bool(asked.methods))
         arms = _arms(methods, asked.budgets or size["budgets"], strict=bool(asked.budgets))
         keep = asked.reread or getattr(asked, "continue")
         bench = Bench(Editor.load("studio"), asked.work, asked.oracle_plan, asked.swap, keep)
@@ -121,6 +122,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plots(found, asked.plots)
         contact_sheets(records, bench.pictures, first, asked.plots)
     return 0
+
+
+def _methods(wanted: Sequence[str], swap: str | None, strict: bool) -> list[str]:
+    """Methods to run; without `strict` one that is no search is left out where the truth takes a search's part."""
+    if swap and METHOD in wanted and strict:
+        raise ValueError(f"{METHOD} is no search, so nothing of it can be swapped: name other --methods.")
+    return [method for method in wanted if not (swap and method == METHOD)]
 
 
 def _arms(methods: Sequence[str], wanted: Sequence[int], strict: bool) -> list[tuple[str, int]]:

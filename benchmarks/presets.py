@@ -1,8 +1,8 @@
 """The methods of the benchmark with their settings at each budget, kept as data in `presets.json`.
 
-A preset names a key of `editor.baselines.METHODS`, the settings that it needs, and for each budget of network
-evaluations how many particles and steps it takes. What it leaves out is as in the balanced effort, so that all methods
-start alike and are judged alike.
+A preset names a key of `editor.baselines.METHODS`, or "flowedit" of `benchmarks.flowedit`, the settings that it needs,
+and for each budget of network evaluations how many particles and steps it takes. What it leaves out is as in the
+balanced effort, so that all methods are judged alike, and those of `METHODS` start alike.
 """
 
 from __future__ import annotations

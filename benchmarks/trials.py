@@ -12,8 +12,10 @@ import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from benchmarks import flowedit
 from benchmarks.cases import Case
 from benchmarks.judge import minutes_off, read
+from benchmarks.outcome import Outcome, edited
 from editor import images
 from editor.baselines import METHODS
 from editor.engine import Editor
@@ -22,22 +24,6 @@ from editor.types import EditError, EditRequest, Images, Latents, Plan, Scored, 
 
 SWAPS = ("reward", "latent")
 """What the truth can replace: the reward by the closeness to the perfect answer; the search by its latent."""
-
-
-class Outcome(NamedTuple):
-    """What an edit gave and what it cost; scores are None where no VLM was asked."""
-
-    image: Image.Image
-    score: float | None = None
-    source_score: float | None = None
-    believed: bool | None = None
-    """Whether the VLM holds every check of the plan for more likely met than not."""
-    nfe: int = 0
-    """Of the search; the way back to its start, and to find out where to act, is counted in `inversion_nfe`."""
-    inversion_nfe: int = 0
-    vlm_calls: int = 0
-    decodes: int = 0
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +96,8 @@ def trial(editor: Editor, wanted: Planned, method: str, budget: int, settings: S
         request = EditRequest(image=case.image, instruction=case.request.instruction, plan=wanted.plan,
                               settings=settings)  # fmt: skip
         try:
-            outcome = edited(editor, request) if swap is None else edited_by_truth(editor, request, case, swap)
+            run = flowedit.flowedited if settings.method == flowedit.METHOD else edited
+            outcome = run(editor, request) if swap is None else edited_by_truth(editor, request, case, swap)
         except EditError as error:
             refused = str(error)
     answer = case.answer
@@ -131,19 +118,6 @@ def verdict(case: Case, image: Image.Image, refused: str) -> dict[str, Any]:
         "success_3": not refused and case.success(found, 3), "success_10": not refused and case.success(found, 10),
         "minutes_off": off if off < float("inf") else None, "moved": case.moved(found),
     }  # fmt: skip
-
-
-def edited(editor: Editor, request: EditRequest) -> Outcome:
-    """The edit as a user gets it."""
-    carried = 0
-    for update in editor.edit(request):
-        if update.stage in ("invert", "locate"):
-            carried = update.cost.nfe
-    cost = update.cost
-    return Outcome(
-        update.best.convert("RGB"), update.score, update.source_score, all(c.after > 0.5 for c in update.checks),
-        cost.nfe - carried, carried, cost.vlm_calls, cost.decodes, cost.seconds,
-    )  # fmt: skip
 
 
 # The truth in the place of a part ------------------------------------------------------------------------------------

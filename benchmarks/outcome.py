@@ -1,0 +1,39 @@
+"""What an edit of the benchmark gave and what it cost."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from PIL import Image
+
+from editor.engine import Editor
+from editor.types import EditRequest
+
+
+class Outcome(NamedTuple):
+    """What an edit gave and what it cost; scores are None where no VLM was asked."""
+
+    image: Image.Image
+    score: float | None = None
+    source_score: float | None = None
+    believed: bool | None = None
+    """Whether the VLM holds every check of the plan for more likely met than not."""
+    nfe: int = 0
+    """Of the search; the way back to its start, and to find out where to act, is counted in `inversion_nfe`."""
+    inversion_nfe: int = 0
+    vlm_calls: int = 0
+    decodes: int = 0
+    seconds: float = 0.0
+
+
+def edited(editor: Editor, request: EditRequest) -> Outcome:
+    """The edit as a user gets it."""
+    carried = 0
+    for update in editor.edit(request):
+        if update.stage in ("invert", "locate"):
+            carried = update.cost.nfe
+    cost = update.cost
+    return Outcome(
+        update.best.convert("RGB"), update.score, update.source_score, all(c.after > 0.5 for c in update.checks),
+        cost.nfe - carried, carried, cost.vlm_calls, cost.decodes, cost.seconds,
+    )  # fmt: skip
