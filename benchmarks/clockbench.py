@@ -33,7 +33,7 @@ from editor.types import EditError
 from training.world import TEST, TUNE
 
 QUICK = {"cases": 24, "budgets": [100], "methods": ["prompt-only", "best-of-n", "fmtt-map-1"], "judge": 48}
-FULL = {"cases": 200, "budgets": [25, 50, 100, 200, 400], "methods": None, "judge": 300}
+FULL = {"cases": 200, "budgets": [25, 50, 100, 200, 400], "judge": 300}
 
 
 class Bench:
@@ -95,8 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     first = TUNE if asked.tune else TEST
     chosen = cases(first, asked.cases or size["cases"], asked.kinds)
     try:
-        methods = _methods(asked.methods or size["methods"] or list(presets()), asked.swap, strict=bool(asked.methods))
-        arms = _arms(methods, asked.budgets or size["budgets"], strict=bool(asked.budgets))
+        arms = _arms(_methods(asked), asked.budgets or size["budgets"], strict=bool(asked.budgets))
         keep = asked.reread or getattr(asked, "continue")
         bench = Bench(Editor.load("studio"), asked.work, asked.oracle_plan, asked.swap, keep)
     except (ValueError, EditError) as error:
@@ -124,11 +123,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _methods(wanted: Sequence[str], swap: str | None, strict: bool) -> list[str]:
-    """Methods to run; without `strict` one that is no search is left out where the truth takes a search's part."""
-    if swap and METHOD in wanted and strict:
+def _methods(asked: argparse.Namespace) -> list[str]:
+    """Those that were asked for; of all methods, where the truth takes a search's part, those that search."""
+    if asked.swap and METHOD in (asked.methods or ()):
         raise ValueError(f"{METHOD} is no search, so nothing of it can be swapped: name other --methods.")
-    return [method for method in wanted if not (swap and method == METHOD)]
+    quick = QUICK["methods"] if asked.quick else None
+    return asked.methods or quick or [name for name in presets() if not (asked.swap and name == METHOD)]
 
 
 def _arms(methods: Sequence[str], wanted: Sequence[int], strict: bool) -> list[tuple[str, int]]:

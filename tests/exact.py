@@ -14,6 +14,22 @@ FALSE_ALARM = 1e-3
 """Chance that a whole z-test, of all its numbers together, fails on a sampler that is right."""
 
 
+class Straight:
+    """A flow that leads from anywhere to one image y: X_{s,t}(x) = x + (t - s) (y - x) / (1 - s)."""
+
+    two_time = True
+
+    def __init__(self, image):
+        self.image = image
+
+    def __call__(self, x, s, t):
+        s, t = (time.reshape(-1, 1, 1, 1) if isinstance(time, torch.Tensor) else time for time in (s, t))
+        return x + (t - s) * self.velocity(x, s)
+
+    def velocity(self, x, t):
+        return (self.image.expand_as(x) - x) / (1 - t)
+
+
 def world(d=2):
     """Data, score, the tilted law, and its log Z."""
     g = torch.Generator().manual_seed(d)

@@ -6,26 +6,11 @@ import torch
 from editor.focus import BEST, COPIES, LOOKS, TIMES, locate
 from editor.held import Held
 from editor.types import EditError, Scored, SearchSettings
+from tests.exact import Straight
 
 SIDE = 16
 PIXELS = (2 * SIDE, 2 * SIDE)
 SETTINGS = SearchSettings(particles=4, seed=3)
-
-
-class Straight:
-    """A flow that leads from anywhere to one image y: X_{s,t}(x) = x + (t - s) (y - x) / (1 - s)."""
-
-    two_time = True
-
-    def __init__(self, image):
-        self.image = image
-
-    def __call__(self, x, s, t):
-        s, t = (time.reshape(-1, 1, 1, 1) if isinstance(time, torch.Tensor) else time for time in (s, t))
-        return x + (t - s) * self.velocity(x, s)
-
-    def velocity(self, x, t):
-        return (self.image.expand_as(x) - x) / (1 - t)
 
 
 class Restless(Straight):
