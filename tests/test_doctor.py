@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 
 from editor import fetch as fetching
-from editor.doctor import CARDS, Gpu, Machine, driver, main, meminfo, memory_table, ram, swap
+from editor.doctor import CARDS, Gpu, Machine, driver, installed, main, meminfo, memory_table, ram, swap
 from editor.fetch import fetch
 from editor.hub import Hub, fetch_command
 from editor.profiles import PROFILES, chosen
@@ -49,7 +49,7 @@ def machine(tmp_path, **parts) -> Machine:
     healthy = {
         "gpus": lambda: [Gpu("a GPU", 79.0, 80.0)],
         "driver": lambda: "580.1",
-        "installed": lambda name: "99.0",
+        "installed": installed,
         "disk_free": lambda folder: 500.0,
         "ram": lambda: 64.0,
         "swap": lambda: 0.0,
@@ -82,8 +82,8 @@ def test_a_healthy_machine_is_ok(name, tmp_path, capsys):
         ({"gpus": list}, "GPU", "torch finds none"),
         ({"gpus": lambda: [Gpu("small", 7.0, 8.0)]}, "memory", "needs at least"),
         ({"ram": lambda: 16.0, "swap": lambda: 8.0}, "RAM", "add 11 GB of either, or use the profile studio or sana"),
-        ({"installed": lambda name: None if name == "peft" else "99.0"}, "peft", "absent"),
-        ({"installed": lambda name: "0.1" if name == "torch" else "99.0"}, "torch", "needs torch>="),
+        ({"installed": lambda name: None if name == "peft" else installed(name)}, "peft", "absent"),
+        ({"installed": lambda name: "0.1" if name == "torch" else installed(name)}, "torch", "needs torch>="),
     ],
 )
 def test_what_is_wrong_comes_with_what_to_do(part, what, advice, tmp_path, capsys):
