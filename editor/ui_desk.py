@@ -43,6 +43,7 @@ from editor.ui_parts import (
     file_name,
     final_cards,
     idle,
+    joined,
     learn,
     live_cards,
     nothing,
@@ -90,17 +91,28 @@ class Desk:
         token = token or secrets.token_urlsafe(16)
         owner = owner_of(token, request)
         past, shared = self._past(owner), request.query_params.get("edit")
-        yield {"token": token, **self._efforts(), **past, **idle()}
+        here = {"token": token, **self._efforts(), **past, **idle()}
         job = self.jobs.latest(owner)
         if job is not None and (not job.over or (job.kept in past["listed"] and not shared)):
             about = {"job": job.id} if job.over else self._watched(job)
-            yield {**show_request(job.request, self.editor.efforts), **about}
-            yield from self._watch(job, request)
+            watch = self._watch(job, request)
+            # In one message: what the next one leaves out, Gradio's client may take back before it is on the page.
+            yield joined(here, show_request(job.request, self.editor.efforts), about, next(watch))
+            yield from watch
         elif shared:
+            yield {**here, **self._shared(shared, owner, request)}
+        else:
+            yield here
+
+    def _shared(self, shared: str, owner: str, request: gr.Request) -> Form:
+        """An edit whose link somebody opened, or why there is none."""
+        try:
             edit = self.history.get(shared)
-            said = f"“{edit.recipe.instruction}”: a result that was shared. Edit it further, or take over its settings."
-            own = {"forget": gr.update(visible=edit.owner == owner)}
-            yield {**status(said), **show_edit(self.history, edit, request), **own}
+        except EditError as error:
+            return status(str(error), "bad")
+        said = f"“{edit.recipe.instruction}”: a result that was shared. Edit it further, or take over its settings."
+        own = {"forget": gr.update(visible=edit.owner == owner)}
+        return {**status(said), **show_edit(self.history, edit, request), **own}
 
     def _efforts(self) -> Form:
         """The efforts with the seconds that each is expected to take on this machine, once that is known."""

@@ -216,6 +216,16 @@ def status(text: str, kind: str = "idle", share: float | None = None) -> Form:
 # ------------------------------------------------------------------------------------------------------------- states
 
 
+def joined(*changes: Form) -> Form:
+    """Several changes as one; later ones prevail, and updates of the same component come together."""
+    whole: Form = {}
+    for change in changes:
+        for name, value in change.items():
+            updates = [v for v in (whole.get(name), value) if isinstance(v, dict) and v.get("__type__") == "update"]
+            whole[name] = {**updates[0], **updates[1]} if len(updates) == 2 else value
+    return whole
+
+
 def idle() -> Form:
     """The buttons when no run is watched. Made anew each time, because Gradio empties the updates that it is given."""
     return {
