@@ -195,12 +195,13 @@ class Editor:
         if mask is not None and settings.method != SAMPLING:
             flow = Held.of(flow, mask, found.latents, found.trip.x, settings.start)
         start = found.trip.x.expand(settings.particles, -1, -1, -1).clone()
+        undone = settings.undo > 0 and settings.method != SAMPLING
         try:
             for step in METHODS[settings.method](flow, progress.judge, start, settings):
                 yield progress.after(step)
-                if stop.is_set():
-                    break
-            if settings.undo and not stop.is_set() and settings.method != SAMPLING:
+                if stop.is_set() or (undone and progress.judge.source.met):
+                    break  # a source that meets its plan comes back whole, whatever is found
+            if undone and not stop.is_set():
                 progress.undo(settings.undo)
         except ValueError as error:
             raise EditError(str(error)) from error

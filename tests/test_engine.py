@@ -120,10 +120,13 @@ def test_changes_that_earned_nothing_are_undone_at_the_end_unless_the_run_was_st
 
 def test_nothing_changes_where_the_source_passes_every_check(tiny_editor, monkeypatch):
     monkeypatch.setattr("editor.judge.MET", 0.0)
-    *_, last = tiny_editor.edit(request(settings=SETTINGS.but(undo=0.02)))
+    updates = list(tiny_editor.edit(request(settings=SETTINGS.but(undo=0.02))))
+    last = updates[-1]
     assert last.changed == 0.0
     assert last.best.tobytes() == picture().tobytes()
-    assert len(last.candidates) > 1, "what the search found can still be chosen"
+    assert len(last.candidates) > 1, "what was found can still be chosen"
+    assert [u.stage for u in updates].count("search") == 1, "nobody waits for what is there"
+    assert not last.stopped
 
 
 @pytest.mark.parametrize(("said", "same"), [("4:45", True), ("4:46", False)])
