@@ -8,7 +8,7 @@ is worth; the edit is then kept in as few places as its reward allows.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,6 +26,8 @@ ALIKE = 0.35
 """Changes this near to one another, as a share of their root mean square, are worth about the same."""
 COMPARED = 1024
 """Places that are compared with all others at once."""
+STRONG = 0.3
+"""A place changed strongly where its squared change is this share of the mean of what is kept, or more."""
 
 
 @torch.no_grad()
@@ -34,8 +36,9 @@ def least_change(score: Score, edit: Latents, source: Latents, give_up: float, b
 
     Everywhere else it has the source's latents (1, C, h, w). Places go with those that change alike, since a face that
     is blue but for one corner is spoilt, and with their neighbours, since an edge that is changed on one side alone is
-    no edge. Looks at POINTS + len(SHARES) images, at most `batch` at once, POINTS of them with gradients. Raises
-    EditError on rewards or gradients that are not finite.
+    no edge. What changed strongly beside them stays changed too, and what did beside that: a hand that comes back in
+    part is a smudge, whatever the reward thinks of it. Looks at POINTS + len(SHARES) images, at most `batch` at once,
+    POINTS of them with gradients. Raises EditError on rewards or gradients that are not finite.
     """
     value = alike(worth(score, edit, source, batch), (edit - source)[0])
     order = value.flatten().argsort(descending=True, stable=True)
@@ -49,7 +52,19 @@ def least_change(score: Score, edit: Latents, source: Latents, give_up: float, b
     reward = torch.cat([checked(score(part), len(part)).reward for part in tried.split(batch)])
     none, whole = reward[0], reward[-1]
     enough = reward >= whole - give_up * (whole - none).clamp(min=0)
-    return tried[enough.nonzero()[0]]
+    return torch.where(unbroken(wide[enough.nonzero()[0]] > 0, edit - source), edit, source)
+
+
+def unbroken(kept: Bool[Tensor, "1 1 h w"], change: Latents) -> Bool[Tensor, "1 1 h w"]:
+    """The kept places with all that changed strongly (see STRONG) and hangs together with them."""
+    size = change.square().sum(1, keepdim=True)
+    strong = size >= STRONG * size[kept].mean() if kept.any() else kept
+    while True:
+        beside = F.max_pool2d(kept.float(), 3, stride=1, padding=1) > 0
+        grown = kept | (beside & strong)
+        if torch.equal(grown, kept):
+            return kept
+        kept = grown
 
 
 def worth(score: Score, edit: Latents, source: Latents, batch: int = POINTS) -> Float[Tensor, "h w"]:

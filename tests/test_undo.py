@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from editor.types import EditError, Scored
-from editor.undo import SHARES, alike, least_change, worth
+from editor.undo import SHARES, STRONG, alike, least_change, unbroken, worth
 
 SIDE = 16
 
@@ -26,8 +26,9 @@ def corner():
     return places
 
 
-def test_what_earned_nothing_is_the_source_again(pair):
+def test_what_drifted_and_earned_nothing_is_the_source_again(pair):
     edit, source = pair
+    edit = torch.where(corner(), edit, source + 0.2 * (edit - source))
     found = least_change(rewarded(corner(), edit), edit, source, give_up=0.02)
     changed = (found != source).any(1)[0]
     assert changed[corner()].all()
@@ -37,14 +38,17 @@ def test_what_earned_nothing_is_the_source_again(pair):
 
 
 def test_more_is_undone_for_more_of_the_gain(pair):
+    """Of islands, the further to the right the more they change; all of them are worth it."""
     edit, source = pair
-    everywhere = torch.ones(SIDE, SIDE, dtype=torch.bool)
-    score = rewarded(everywhere, edit)
+    islands = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+    islands[1::5, 1::5] = True
+    edit = source + islands * torch.arange(SIDE) * (edit - source)
+    score = rewarded(islands, edit)
     shares = [
         float((least_change(score, edit, source, give_up) != source).any(1).double().mean())
         for give_up in (0.0, 0.3, 1.0)
     ]
-    assert shares[0] == 1.0 > shares[1] > shares[2] == 0.0
+    assert shares[0] == float(islands.double().mean()) > shares[1] > shares[2] == 0.0
 
 
 @pytest.mark.parametrize("sign", [0.0, 1.0])
@@ -105,3 +109,29 @@ def test_a_part_that_earned_nothing_itself_stays_with_what_changed_as_it_did():
     found = least_change(rewarded(places, edit), edit, source, give_up=0.01)
     assert torch.equal(found[:, 0], edit[:, 0])
     assert torch.equal(found[:, 1], source[:, 1])
+
+
+def test_a_stroke_that_changed_strongly_is_not_undone_in_part():
+    """A hand that was taken away, of which the reward heeds the half at the hub; beside it a mark faded a little."""
+    source = torch.zeros(1, 3, SIDE, SIDE)
+    source[:, 0, 8, 4:12], source[:, 0, 7, 12] = 2.0, 2.0
+    edit = source.clone()
+    edit[:, 0, 8, 4:12] = 0.0
+    edit[:, 0, 7, 12] = 1.5
+    hub = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+    hub[8, 4:8] = True
+    found = least_change(rewarded(hub, edit), edit, source, give_up=0.01)
+    assert torch.equal(found[:, 0, 8], edit[:, 0, 8])
+    assert torch.equal(found[:, 0, 7], source[:, 0, 7])
+
+
+def test_what_is_kept_grows_over_strong_changes_that_touch_it_and_no_further():
+    change, kept = torch.zeros(1, 2, 6, 6), torch.zeros(1, 1, 6, 6, dtype=torch.bool)
+    kept[..., 0, 0] = True
+    change[:, :, 0, 0] = 1.0
+    for place, size in {(1, 1): 0.9, (2, 1): 0.9, (3, 2): 0.6, (3, 4): 5.0, (4, 2): 0.3}.items():
+        change[:, :, *place] = size
+    grown = unbroken(kept, change)
+    assert 0.3**2 < STRONG < 0.6**2
+    assert {tuple(place) for place in grown[0, 0].nonzero().tolist()} == {(0, 0), (1, 1), (2, 1), (3, 2)}
+    assert not unbroken(torch.zeros_like(kept), change).any()
