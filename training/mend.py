@@ -124,8 +124,7 @@ def loss(
     network.foresight.middle = None  # nothing is asked of the head here, and what it holds could not be copied
     heed = torch.where(bad, ((1 - s) / s).clamp(max=1).square(), 1.0)[:, None]
     with torch.no_grad():
-        ends = bad & (t == 1)
-        left = ((1 - s)[:, None].square() * error)[ends].sum() / wrong[ends].square().mean(2).sum()
+        left = ((1 - s)[:, None].square() * error)[bad].sum() / wrong[bad].square().mean(2).sum()
         parts = {"whole": error[~bad].mean(), "spoilt": (heed * error)[bad].mean(), "left of it": left}
     return (error * weights(drawn.dials) * heed).mean(), parts
 
