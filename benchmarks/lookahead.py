@@ -2,7 +2,7 @@
 
 From clocks noised to times that edits visit, each look-ahead is compared with where many small jumps end: how far its
 latents are off, whether the VLM reads the time there that it reads at the end, and whether the gradient of the same
-reward in x_t points the same way. A search can be no better than the latter two.
+reward in x_t points the same way.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def compare(editor: Editor, t: float, count: int) -> dict[str, dict[str, float]]
         end = landed(editor, partial(look_ahead, t=t, kind="map", steps=END), flow, reward, x)
         for name, (kind, steps) in KINDS.items():
             y, slope, said = landed(editor, partial(look_ahead, t=t, kind=kind, steps=steps), flow, reward, x)
-            off = minutes_off(minutes_of(said), minutes_of(end[2]) or 0)
-            same = said == end[2] or (minutes_of(end[2]) is not None and off <= NEAR)
+            times = minutes_of(said), minutes_of(end[2])
+            same = said == end[2] or (None not in times and minutes_off(*times) <= NEAR)
             error = float((y - end[0]).square().mean().sqrt())
             rows[name].append((error, same, float(F.cosine_similarity(slope.flatten(), end[1].flatten(), 0))))
     return {
