@@ -30,7 +30,6 @@ from editor.types import EditRequest
 from rewards.plan import parse
 from training import clock_language as language
 from training import clocks
-from training.bent import bare
 from training.clocks import Clock
 from training.finds import FOLDER, TIMELESS, Found, save
 from training.world import TRAIN, Request
@@ -52,7 +51,8 @@ class Dial:
         self.clock, self.known = clock, {}
         side = (torch.arange(128) + 0.5) / 128
         self.inside = (side[None] - clock.x).square() + (side[:, None] - clock.y).square() < clock.dial**2
-        self.bare = images.to_unit(clocks.render(bare(clock)))
+        bare = replace(clock, hour_hand=(0.01, 0.01), minute_hand=(0.01, 0.01), tail=0.0)
+        self.bare = images.to_unit(clocks.render(bare))
         self.seen_bare = codec.render(codec.encode(self.bare.to(codec.vae.device))).cpu()
 
     def hands(self, minutes: int) -> Tensor:
@@ -70,22 +70,13 @@ class Dial:
         hands at half strength, or none, are near 1.
         """
         change = self._dial(picture[None] - self.seen_bare)
-        coarse = sorted(range(0, 720, 5), key=lambda minutes: self._error(change, minutes))[:4]
-        near = (minutes + step for minutes in coarse for step in range(-2, 3))
-        best = min(near, key=lambda minutes: self._error(change, minutes))
-        return best % 720, self._error(change, best)
 
-    def error(self, picture: Tensor, minutes: int, decoded: bool = True, slack: int = 0) -> float:
-        """How far the hands in a picture (3, 128, 128) in [0, 1] are from those of a time, as `read` says it.
+        def error(minutes: int) -> float:
+            return float((self.hands(minutes) - change).square().mean())
 
-        At the best of all times within `slack` minutes. A picture that was not `decoded` is a render.
-        """
-        change = self._dial(picture[None] - (self.seen_bare if decoded else self.bare))
-        return min(self._error(change, minutes + step) for step in range(-slack, slack + 1))
-
-    def _error(self, change: Tensor, minutes: int) -> float:
-        wrong = (self.hands(minutes) - change).square().mean()
-        return float(wrong / change.square().mean().clamp(min=1e-9))
+        coarse = sorted(range(0, 720, 5), key=error)[:4]
+        best = min((minutes + step for minutes in coarse for step in range(-2, 3)), key=error)
+        return best % 720, error(best) / float(change.square().mean())
 
     def _dial(self, change: Tensor) -> Tensor:
         soft = F.avg_pool2d(change, 3, stride=1, padding=1)
