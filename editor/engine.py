@@ -43,6 +43,7 @@ _STUDIED = SearchSettings(
     noise=3.0,
     guidance=0.8,
     guided=0.4,
+    last_jumps=2,
     preserve=8.0,
     focus=0.95,
     undo=0.01,
@@ -51,9 +52,9 @@ _STUDIED = SearchSettings(
     sure=0.9975,
 )
 EFFORTS: Mapping[str, SearchSettings] = {
-    "fast": _STUDIED.but(particles=4, steps=5, corrections=2, searches=2),
-    "balanced": _STUDIED.but(particles=6, steps=6, corrections=2, searches=6),
-    "thorough": _STUDIED.but(particles=8, steps=8, corrections=3, draws=24, searches=9),
+    "fast": _STUDIED.but(particles=4, steps=5, corrections=2, searches=3),
+    "balanced": _STUDIED.but(particles=6, steps=6, corrections=2, searches=8),
+    "thorough": _STUDIED.but(particles=8, steps=8, corrections=3, draws=24, searches=12),
 }
 """Presets of the page and the command line, by name."""
 INVERSION_STEPS = 8
@@ -181,7 +182,7 @@ class Editor:
             raise EditError(str(error)) from error
         judge.confine(focus, settings)
         if focus.told:
-            calm = settings.but(least=1, renoise=NEARER * settings.renoise)
+            calm = settings.but(least=1, renoise=NEARER * settings.renoise, last_jumps=None)
             progress.request = replace(progress.request, settings=calm)
         elif settings.method != SAMPLING:
             settings = settings.but(strength=1 - FARTHER * settings.start)

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from statistics import fmean
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ from editor.particles import (
     where,
 )
 from editor.run import Run
-from editor.schedules import Tilt, itinerary, time_grid
+from editor.schedules import Tilt, evaluations, itinerary, time_grid
 from editor.types import EditError, FlowMap, Latents, Score, SearchSettings, Step
 
 GOLDEN = 0.6180339887498949
@@ -44,22 +45,58 @@ def search(flow: FlowMap, score: Score, x: Latents, settings: SearchSettings) ->
 
     At each visit: look ahead, score, yield a Step; clone the best; move at fixed t; go on along the flow. The last
     Step is at t = 1, where the look-ahead is x itself. As long as no particle meets there what was asked for, and
-    fewer than settings.least times in any case, it begins again, settings.searches times in all: once, or least - 1
-    times, from the best end, noised to settings.restart, then anew. Raises EditError on rewards that are not finite.
+    after fewer than settings.least searches on one way, another begins, settings.searches in all and within
+    settings.budget: from the best end, noised to settings.restart; or anew, where that way is as long as settings.least
+    or its first end is lost. A search that begins anew ends before it is carried to t = 1 where all its landings are
+    lost and another can begin. Raises EditError on rewards that are not finite.
     """
-    run, begun, best = Run.of(flow, score, x, settings), 0, None
-    for ended in range(settings.searches):
-        again = settings.restart > 0 and ended % max(2, settings.least) > 0
-        nearer = settings.but(strength=1 - max(settings.restart, settings.start))
-        run = replace(run, settings=nearer if again else settings)
-        start = run.draw_from(best) if again else run.draw(x)
-        for step in _climb(run, start, begun, {"searches": ended + 1.0, "restarted": float(again)}):
+    run, nearer = Run.of(flow, score, x, settings), _from_an_end(settings)
+    begun, way, again, best = 0, 0, False, None
+
+    def room(after: int, kind: SearchSettings) -> bool:
+        """Whether a search of this kind may begin after so many."""
+        left = settings.budget is None or run.flow.nfe + evaluations(kind) <= settings.budget
+        return after < settings.searches and left
+
+    for count in range(1, settings.searches + 1):
+        run, way = replace(run, settings=nearer if again else settings), way + 1 if again or not settings.restart else 1
+        start = run.draw_from(best.latents) if again else run.draw(x)
+        for step in _climb(run, start, begun, {"searches": float(count), "restarted": float(again)}):
             yield step
-        if ended + 1 >= settings.least and (step.scored.met is None or step.scored.met.any()):
+            lost = step.scored.all_lost() and not again
+            if lost and step.index == step.total - 1 and room(count, settings):
+                break
+        begun = step.index + 1
+        if step.t < 1:
+            continue
+        if way >= settings.least and (step.scored.met is None or step.scored.met.any()):
             return
-        order, begun = step.scored.order(), step.total + 1
-        top = order.index(max(order))
-        best = step.lookahead[top : top + 1]
+        end = _End.of(step)
+        if best is None or not (again or lost) or end.order > best.order:
+            best = end
+        again = settings.restart > 0 and not lost and way < max(2, settings.least)
+        if not again and not room(count, settings):
+            again = settings.restart > 0
+        if not room(count, nearer if again else settings):
+            return
+
+
+def _from_an_end(settings: SearchSettings) -> SearchSettings:
+    """Those of a search that begins at another's end: its draws differ less, so that a quarter as many will do."""
+    return settings.but(strength=1 - max(settings.restart, settings.start), draws=max(1, settings.draws // 4))
+
+
+class _End(NamedTuple):
+    """The best that a search ended with: what orders it, and its clean latents (1, ...)."""
+
+    order: tuple[bool, float, float]
+    latents: Latents
+
+    @classmethod
+    def of(cls, step: Step) -> _End:
+        orders = step.scored.order()
+        top = orders.index(max(orders))
+        return cls(orders[top], step.lookahead[top : top + 1])
 
 
 def _climb(run: Run, x: Latents, first: int, report: Mapping[str, float]) -> Iterator[Step]:

@@ -31,6 +31,10 @@ MET = 0.5
 """Probability beyond which a check counts as met."""
 
 
+LOST = 1e-4
+"""Probability under which a check is too far from being met for a search that begins there to mend it."""
+
+
 class Opinion(NamedTuple):
     """What the judge says of one image."""
 
@@ -130,13 +134,17 @@ class Judge:
         return scored._replace(reward=scored.reward + self.weight * self.preserve(decoded))
 
     def _checked(self, decoded: Images, sure: float | None = None) -> Scored:
-        """An open answer counts as met where it is likelier than all others together, whatever `sure` is."""
+        """An open answer counts as met where it is likelier than all others together, whatever `sure` is.
+
+        With `sure`, what has a yes or no less likely than LOST is lost.
+        """
         found = self.checks.evaluate(decoded)
         yes, asked = MET if sure is None else sure, found.probabilities[:, : self.wanted]
-        least = torch.tensor([MET if check.is_open else yes for check in self.checks.checks[: self.wanted]])
-        met = (asked > least.to(asked)).all(1)
+        is_open = torch.tensor([check.is_open for check in self.checks.checks[: self.wanted]], device=asked.device)
+        met = (asked > torch.where(is_open, MET, yes)).all(1)
+        lost = None if sure is None else ((asked < LOST) & ~is_open).any(1)
         surety = 0 * asked[:, 0] if sure is None else met * asked.double().logit(eps=1e-7).sum(1)
-        return Scored(found.reward.to(decoded.device), decoded.detach(), found.probabilities, met, surety)
+        return Scored(found.reward.to(decoded.device), decoded.detach(), found.probabilities, met, surety, lost)
 
     @torch.no_grad()
     def _opinion(self, image: Images) -> Opinion:

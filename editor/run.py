@@ -75,30 +75,25 @@ class Run:
         return self.spread(x, self.clean(x))
 
     def draw(self, x: Latents) -> Latents:
-        """`scatter`, several times over: of `settings.draws` times N starts those N whose look-aheads score best.
+        """Of nearly `settings.draws` times N starts, scattered around the source, those N whose look-aheads score best.
 
         A look-ahead without a gradient costs a fraction of a guided step, and a start near what is asked for spares
-        the search a long way.
+        the search a long way. The source as it is is none of them: where it lands was looked at to scatter them.
         """
         if self.settings.draws == 1 or self.settings.renoise == 0 or len(x) == 1:
             return self.scatter(x)
         clean = self.clean(x)
-        starts = [self.spread(x, clean)]
-        return self._best(starts + [self._renoised(x, clean) for _ in range(self.settings.draws - 1)])
+        return self._best(torch.cat([self._renoised(x, clean) for _ in range(self.settings.draws)])[1:])
 
     def draw_from(self, clean: Latents) -> Latents:
-        """N starts at t0 around one clean latent (1, ...), each with noise of its own: the best, as in `draw`.
-
-        They differ less than those of `draw`, so that a quarter as many are drawn.
-        """
+        """N starts at t0 around one clean latent (1, ...), each with noise of its own: the best, as in `draw`."""
         alike = clean.expand(self.settings.particles, *[-1] * (clean.ndim - 1))
-        fresh = (self.noise.normal(alike) for _ in range(max(1, self.settings.draws // 4)))
-        starts = [torch.lerp(noise, alike, self.settings.start) for noise in fresh]
-        return self._best(starts)
+        fresh = [self.noise.normal(alike) for _ in range(self.settings.draws)]
+        return self._best(torch.cat([torch.lerp(noise, alike, self.settings.start) for noise in fresh]))
 
-    def _best(self, starts: list[Latents]) -> Latents:
+    def _best(self, drawn: Latents) -> Latents:
         """N of all starts: those whose look-aheads score best."""
-        drawn, t = torch.cat(starts), self.settings.start
+        t = self.settings.start
         rewards = torch.cat([self.land(part, t, False).reward for part in drawn.split(TOGETHER)])
         best = rewards.double().argsort(descending=True, stable=True)
         return drawn[best[: self.settings.particles].to(drawn.device)]

@@ -121,7 +121,7 @@ def itinerary(settings: SearchSettings) -> tuple[Visit, ...]:
     """The look-aheads of a search in their order; the last is at t = 1.
 
     The first `guided` share of the times gets `corrections` visits each, of which `selections` select, evenly and
-    the very first among them; the other times are only passed through.
+    the very first among them; the other times are only passed through, or `last_jumps` of them.
     """
     times = time_grid(settings)
     levels = min(len(times) - 1, round(settings.guided * (len(times) - 1))) if settings.corrections else 0
@@ -130,13 +130,31 @@ def itinerary(settings: SearchSettings) -> tuple[Visit, ...]:
     chosen = {i * total // wanted for i in range(wanted)} if settings.keep < settings.particles else set()
     visits = []
     for level in range(levels):
-        last = times[level + 1 :] if level == levels - 1 else (times[level + 1],)
+        last = _thinned(times[level + 1 :], settings.last_jumps) if level == levels - 1 else (times[level + 1],)
         for c in range(settings.corrections):
             onward = tuple(last) if c == settings.corrections - 1 else ()
             visits.append(Visit(times[level], True, len(visits) in chosen, onward))
     if not visits:
-        visits.append(Visit(times[0], False, False, times[1:]))
+        visits.append(Visit(times[0], False, False, _thinned(times[1:], settings.last_jumps)))
     return (*visits, Visit(1.0, False, False, ()))
+
+
+def _thinned(times: Sequence[float], most: int | None) -> tuple[float, ...]:
+    """At most so many of the times, evenly, the last among them."""
+    if most is None or len(times) <= most:
+        return tuple(times)
+    return tuple(times[(k + 1) * len(times) // most - 1] for k in range(most))
+
+
+def evaluations(settings: SearchSettings) -> int:
+    """The most network evaluations of one search, from copies of one source or from an end, to t = 1."""
+    each = {"map": settings.lookahead_steps, "denoiser": 1, "none": 0}[settings.lookahead]
+    *visits, _ = itinerary(settings)
+    moves = sum(visit.guided for visit in visits) * (settings.lookahead == "none")
+    carried = sum(len(visit.onward) for visit in visits)
+    return max(1, settings.particles * settings.draws * each) + settings.particles * (
+        len(visits) * each + moves + carried
+    )
 
 
 def place_times(times: Sequence[float], lengths: Sequence[float], steps: int) -> tuple[float, ...]:

@@ -44,6 +44,12 @@ class Scored(NamedTuple):
     """Whether all that was asked for is met; None where nothing can tell."""
     surety: Float[Tensor, " batch"] | None = None
     """Of those that meet it, how surely, where that tells more than the reward; 0 elsewhere."""
+    lost: Bool[Tensor, " batch"] | None = None
+    """Whether something that was asked for is surely missed; None where nothing can tell."""
+
+    def all_lost(self) -> bool:
+        """Whether every latent surely misses something."""
+        return self.lost is not None and bool(self.lost.all())
 
     def order(self) -> list[tuple[bool, float, float]]:
         """What orders the latents: whether they meet all, how surely, and their reward."""
@@ -93,12 +99,14 @@ class SearchSettings:
     """Starts that the search draws for each particle, to begin with those that look best."""
     searches: int = 1
     """How many times the search may begin while no candidate at its end meets what was asked for."""
+    budget: int | None = None
+    """Network evaluations that these searches may spend together: none begins that could go beyond; None for any."""
     least: int = 1
-    """How many times it begins whatever its ends meet, where captions do not suffice; elsewhere once."""
+    """How many searches go one from another's end, whatever they meet, where captions do not suffice; elsewhere one."""
     restart: float = 0.0
-    """Time that searches after another begin at, or t0 if that is later, from its best end under fresh noise: least - 1
-    of them, or one, before the next begins anew at t0, as all do where this is 0. See Restart sampling (Xu et al.,
-    arXiv 2306.14878)."""
+    """Time that searches after another begin at, or t0 if that is later, from the best end under fresh noise; one in
+    `least`, or in two, begins anew at t0, and so does the next one of whose first all is lost, as all do where this is
+    0. See Restart sampling (Xu et al., arXiv 2306.14878)."""
     sure: float = 0.5
     """Probability beyond which a yes or no of the plan counts as met at the end of a search where captions do not
     suffice; elsewhere 0.5 does. What is met there is ordered by its log-odds, not by the reward."""
@@ -129,6 +137,8 @@ class SearchSettings:
     """Share in [0, 1] of its noise that a clone renews, so that it explores another path than its twin."""
     guided: float = 0.7
     """Share of the time steps that are guided; the rest runs along the flow alone."""
+    last_jumps: int | None = None
+    """How many jumps that rest is passed in at most; None takes one for each time step."""
     spread: float = 1.0
     """Particles are guided by chi / spread to chi * spread, evenly in its logarithm; 1 gives all the same."""
     damping: float = 0.0
@@ -179,6 +189,10 @@ class SearchSettings:
         refuse("restart", "be from 0 to below 1", lambda v: 0 <= v < 1)
         refuse("move spacing", "be above 0 and at most 10", lambda v: 0 < v <= 10)
         refuse("spread", "lie in [1, 100]", lambda v: 1 <= v <= 100)
+        if self.last_jumps is not None:
+            refuse("last_jumps", counts.format(1) + ", or none", lambda v: v in range(1, 4097))
+        if self.budget is not None:
+            refuse("budget", "be a whole number from 1 to 1000000, or none", lambda v: v in range(1, 1000001))
         refuse("seed", f"be a whole number from 0 to {2**32 - 1}", lambda v: v in range(2**32))
         if self.temperature is not None:
             refuse("temperature", "be zero or more, or none", lambda v: 0 <= v < 1e6)

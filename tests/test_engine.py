@@ -16,7 +16,7 @@ from editor import images
 from editor.baselines import planned_nfe
 from editor.engine import FARTHER, INVERSION_STEPS, Editor
 from editor.focus import COPIES, LOOKS, TIMES, Focus
-from editor.judge import MET, Judge
+from editor.judge import LOST, MET, Judge
 from editor.progress import rank
 from editor.registration import warning
 from editor.types import MAX_INSTRUCTION, EditError, EditRequest, SearchSettings
@@ -181,6 +181,8 @@ def test_what_no_caption_tells_of_is_met_where_a_yes_is_sure_and_an_open_answer_
             judge = judged(bar)
             assert torch.equal(judge(latents).met, likely > (0.5 if told or check.is_open else bar))
             assert torch.equal(judge.asked(latents).met, likely > 0.5), "what the captions suffice for is not so strict"
+            lost = torch.zeros(24, dtype=torch.bool) if check.is_open else likely < LOST
+            assert judge(latents).lost is None if told else torch.equal(judge(latents).lost, lost)
             met, surety, _ = (torch.tensor(column) for column in zip(*judge(latents).order(), strict=True))
             wanted = torch.where(met, likely.logit(), 0) if not told else torch.zeros(24)
             assert torch.allclose(surety, wanted, atol=1e-3)

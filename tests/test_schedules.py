@@ -41,6 +41,21 @@ def test_itinerary_guides_selects_and_passes_through():
     assert not any(v.select for v in itinerary(settings.but(keep=4)))
 
 
+def test_the_way_to_the_end_is_passed_in_as_few_jumps_as_asked():
+    settings = SearchSettings(strength=1.0, steps=8, guided=0.25, corrections=1)
+
+    def way(jumps, **changes):
+        return itinerary(settings.but(last_jumps=jumps, **changes))[-2].onward
+
+    assert way(None) == way(7) == way(9) == (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
+    assert way(1) == (1.0,)
+    assert way(2) == (0.5, 1.0)
+    assert way(3) == (0.375, 0.625, 1.0)
+    assert way(2, guided=0.0) == (0.5, 1.0)
+    with pytest.raises(ValueError, match="last_jumps must"):
+        settings.but(last_jumps=0)
+
+
 def test_times_at_equal_length():
     """A speed that doubles half way puts twice as many times there."""
     placed = place_times((0.0, 0.5, 1.0), (1.0, 2.0), 6)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from editor.fmtt import sample, search
+from editor.schedules import evaluations
 from editor.types import Scored, SearchSettings
 from tests.exact import last, source, world
 
@@ -40,7 +41,8 @@ def test_a_search_begins_with_the_best_of_its_draws():
     assert float(many.scored.reward.mean()) > float(one.scored.reward.mean())
     assert torch.equal(many.scored.reward, many.scored.reward.sort(descending=True).values)
     assert many.scored.reward.max() >= one.scored.reward.max()
-    assert many.nfe == one.nfe + 5 * 6
+    assert many.nfe == one.nfe + 5 * 6 - 1, "the source as it is has been looked at already"
+    assert not (many.x == x[0]).all(1).any()
     assert len({float(v) for v in many.x[:, 0]}) == 6
     again = next(search(flow, score, x, settings.but(draws=5)))
     assert torch.equal(again.x, many.x)
@@ -108,6 +110,77 @@ def test_every_second_search_begins_from_the_end_of_the_one_before():
     assert [s.diagnostics["gradients"] for s in starts] == [3, 6, 9], "all searches are counted together"
     with pytest.raises(ValueError, match="set restart to 0"):
         settings.but(times=(0.5,))
+
+
+def begun(steps):
+    """The first step of each search."""
+    return [s for s, before in zip(steps, [None, *steps], strict=False) if s.index == 0 or before.total != s.total]
+
+
+def lost_where(score, bar):
+    """A score that meets nothing, and for which what is worth less than `bar` is lost."""
+
+    def judged(y):
+        found = score(y)
+        return found._replace(met=torch.zeros(len(y), dtype=torch.bool), lost=found.reward < bar)
+
+    return judged
+
+
+def test_a_search_that_all_lost_stops_before_its_end_and_begins_anew():
+    flow, score, _, _ = world(16)
+    settings = SearchSettings(particles=3, steps=3, corrections=2, guided=0.7, draws=4, searches=4, restart=0.75)
+    x = source(flow, settings, 16)
+    hopeful, lost = (list(search(flow, lost_where(score, bar), x, settings)) for bar in (-torch.inf, torch.inf))
+    assert [s.diagnostics["restarted"] for s in begun(hopeful)] == [0, 1, 0, 1]
+    assert [s.diagnostics["restarted"] for s in begun(lost)] == [0, 0, 0, 0]
+    assert [s.t == 1 for s in lost] == [False] * (len(lost) - 1) + [True], "the last of all goes to its end"
+    assert [s.index for s in lost] == list(range(len(lost)))
+    whole = begun(hopeful)[1].index
+    assert begun(lost)[1].index == whole - 1
+    assert all(torch.equal(a.x, b.x) for a, b in zip(lost[: whole - 1], hopeful[: whole - 1], strict=True))
+    assert lost[-1].nfe == 4 * hopeful[whole - 1].nfe - 3 * 3 * 2, "two jumps of three particles are spared each time"
+    apart = list(search(flow, lost_where(score, torch.inf), x, settings.but(restart=0.0)))
+    assert [s.t for s in apart] == [s.t for s in lost]
+
+
+def test_searches_begin_only_where_the_budget_has_room():
+    flow, score, _, _ = world(16)
+    settings = SearchSettings(particles=3, steps=3, corrections=2, draws=16, searches=9, least=9, restart=0.75)
+    x = source(flow, settings, 16)
+    for lookahead, lookahead_steps in (("map", 1), ("map", 2), ("denoiser", 1), ("none", 1)):
+        kind = settings.but(lookahead=lookahead, lookahead_steps=lookahead_steps)
+        free = begun(list(search(flow, lost_where(score, -torch.inf), x, kind)))
+        assert [s.diagnostics["restarted"] for s in free] == [0] + 8 * [1]
+        later = free[2].nfe - free[1].nfe
+        near = evaluations(kind.but(strength=0.25, draws=4))
+        assert near == later + (lookahead == "none")
+        whole = last(search(flow, score, x, kind.but(searches=1, least=1))).nfe
+        assert whole <= evaluations(kind) <= whole + 3
+        assert whole > later
+        for budget, searches in ((whole + near - 1, 1), (whole + near, 2), (whole + 2 * later + near, 4)):
+            steps = list(search(flow, lost_where(score, -torch.inf), x, kind.but(budget=budget)))
+            assert len(begun(steps)) == searches
+            assert steps[-1].nfe <= budget
+        if lookahead != "none":  # whose draws cost nothing, so that both kinds of search need the same room
+            short = begun(list(search(flow, lost_where(score, torch.inf), x, kind.but(budget=whole + near))))
+            assert [s.diagnostics["restarted"] for s in short] == [0, 1], "there is no room to begin anew"
+    for wrong in (0, -1, True, 1.5):
+        with pytest.raises(ValueError, match="budget must"):
+            settings.but(budget=wrong)
+
+
+def test_the_next_search_begins_from_the_best_end_of_all_on_its_way():
+    flow, score, _, _ = world(16)
+    settings = SearchSettings(particles=3, steps=2, corrections=1, draws=8, searches=6, least=6, restart=0.75)
+    steps = list(search(flow, lost_where(score, -torch.inf), source(flow, settings, 16), settings))
+    best = None
+    for step in steps:
+        if best is not None and step in begun(steps):
+            noise = (step.x - 0.75 * best.lookahead[best.scored.reward.argmax()]) / 0.25
+            assert float(noise.abs().max()) < 5
+        if step.t == 1 and (best is None or step.scored.reward.max() > best.scored.reward.max()):
+            best = step
 
 
 def test_the_same_seed_gives_the_same_particles_whatever_their_number():
