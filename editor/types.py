@@ -96,7 +96,8 @@ class SearchSettings:
     """Share rho in [0, 1] of its noise that each particle but the first renews at the start; half of it where captions
     suffice (`editor.engine.NEARER`); sampling: all or none."""
     draws: int = 1
-    """Starts that the search draws for each particle, to begin with those that look best."""
+    """Starts that the search draws for each particle, to begin with those that look best; a quarter of it from an end.
+    """
     searches: int = 1
     """How many times the search may begin while no candidate at its end meets what was asked for."""
     budget: int | None = None
