@@ -169,7 +169,7 @@ class Editor:
         if not self.models.gradient:
             settings = settings.but(guidance=0.0, focus=0.0, undo=0.0)
         # Without a focus nobody looks whether captions tell of the edit.
-        return settings if settings.focus else settings.but(least=1)
+        return settings if settings.focus else settings.but(least=1, last_jumps=None)
 
     def _locate(self, flow: FlowMap, progress: Progress) -> EditUpdate:
         """Confine the edit to where it acts; where captions do not suffice, start it farther back and search longer."""

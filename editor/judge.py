@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 MET = 0.5
 """Probability beyond which a check counts as met."""
-
-
 LOST = 1e-4
 """Probability under which a check is too far from being met for a search that begins there to mend it."""
 

@@ -105,8 +105,8 @@ class SearchSettings:
     least: int = 1
     """How many searches go one from another's end, whatever they meet, where captions do not suffice; elsewhere one."""
     restart: float = 0.0
-    """Time that searches after another begin at, or t0 if that is later, from the best end under fresh noise; one in
-    `least`, or in two, begins anew at t0, and so does the next one of whose first all is lost, as all do where this is
+    """Time that searches after another begin at, or t0 if that is later, from the best end under fresh noise. After
+    `least`, or two, on one way, and where a first one has lost all, the next begins anew at t0, as all do where this is
     0. See Restart sampling (Xu et al., arXiv 2306.14878)."""
     sure: float = 0.5
     """Probability beyond which a yes or no of the plan counts as met at the end of a search where captions do not
@@ -139,7 +139,8 @@ class SearchSettings:
     guided: float = 0.7
     """Share of the time steps that are guided; the rest runs along the flow alone."""
     last_jumps: int | None = None
-    """How many jumps that rest is passed in at most; None takes one for each time step."""
+    """How many jumps that rest is passed in at most, where captions do not suffice; elsewhere, and where this is None,
+    one for each time step."""
     spread: float = 1.0
     """Particles are guided by chi / spread to chi * spread, evenly in its logarithm; 1 gives all the same."""
     damping: float = 0.0

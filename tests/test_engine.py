@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from editor import images
-from editor.baselines import planned_nfe
+from editor.baselines import METHODS, planned_nfe
 from editor.engine import FARTHER, INVERSION_STEPS, Editor
 from editor.focus import COPIES, LOOKS, TIMES, Focus
 from editor.judge import LOST, MET, Judge
@@ -97,6 +97,16 @@ def test_what_no_caption_tells_of_is_searched_at_least_twice(tiny_editor, told, 
     assert last.diagnostics["searches"] == (1 if told else 2)
     *_, last = tiny_editor.edit(request(settings=settings.but(focus=0.0)))
     assert last.diagnostics["searches"] == 1, "nobody looked whether a caption tells"
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_only_what_no_caption_tells_of_hurries_to_its_end(tiny_editor, told, monkeypatch):
+    monkeypatch.setattr("editor.focus.LEAST_TOLD", 0.0 if told else 1.0)
+    seen, search = [], METHODS["fmtt"]
+    monkeypatch.setitem(METHODS, "fmtt", lambda *run: seen.append(run[-1].last_jumps) or search(*run))
+    for focus in (0.9, 0.0):
+        list(tiny_editor.edit(request(settings=SETTINGS.but(focus=focus, last_jumps=1))))
+    assert seen == [None if told else 1, None]
 
 
 def test_changes_that_earned_nothing_are_undone_at_the_end_unless_the_run_was_stopped_or_samples(tiny_editor):

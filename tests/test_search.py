@@ -1,11 +1,12 @@
 """The search against its promises, on exact maps."""
 
-from itertools import pairwise
+from itertools import count, pairwise
 
 import pytest
 import torch
 
 from editor.fmtt import sample, search
+from editor.run import Run
 from editor.schedules import evaluations
 from editor.types import Scored, SearchSettings
 from tests.exact import last, source, world
@@ -127,7 +128,7 @@ def lost_where(score, bar):
     return judged
 
 
-def test_a_search_that_all_lost_stops_before_its_end_and_begins_anew():
+def test_a_search_whose_landings_are_all_lost_stops_before_its_end_and_begins_anew():
     flow, score, _, _ = world(16)
     settings = SearchSettings(particles=3, steps=3, corrections=2, guided=0.7, draws=4, searches=4, restart=0.75)
     x = source(flow, settings, 16)
@@ -170,17 +171,24 @@ def test_searches_begin_only_where_the_budget_has_room():
             settings.but(budget=wrong)
 
 
-def test_the_next_search_begins_from_the_best_end_of_all_on_its_way():
+@pytest.mark.parametrize("trend", [-1.0, 1.0])
+def test_the_next_search_begins_from_the_best_end_on_its_way(monkeypatch, trend):
+    """Of scores that fall with every look the first end is the best, of scores that rise the last."""
     flow, score, _, _ = world(16)
-    settings = SearchSettings(particles=3, steps=2, corrections=1, draws=8, searches=6, least=6, restart=0.75)
-    steps = list(search(flow, lost_where(score, -torch.inf), source(flow, settings, 16), settings))
-    best = None
-    for step in steps:
-        if best is not None and step in begun(steps):
-            noise = (step.x - 0.75 * best.lookahead[best.scored.reward.argmax()]) / 0.25
-            assert float(noise.abs().max()) < 5
-        if step.t == 1 and (best is None or step.scored.reward.max() > best.scored.reward.max()):
-            best = step
+    settings = SearchSettings(particles=3, steps=2, corrections=1, draws=8, searches=4, least=4, restart=0.75)
+    looks, origins, draw_from = count(), [], Run.draw_from
+
+    def judged(y):
+        found = score(y)
+        unmet = torch.zeros(len(y), dtype=torch.bool)
+        return found._replace(reward=found.reward + 1000 * trend * next(looks), met=unmet)
+
+    monkeypatch.setattr(Run, "draw_from", lambda run, clean: origins.append(clean) or draw_from(run, clean))
+    steps = list(search(flow, judged, source(flow, settings, 16), settings))
+    ends = [s.lookahead[s.scored.reward.argmax()][None] for s in steps if s.t == 1][:-1]
+    assert len(ends) == len(origins) == 3
+    for end, origin in zip(3 * ends[:1] if trend < 0 else ends, origins, strict=True):
+        assert torch.equal(origin, end)
 
 
 def test_the_same_seed_gives_the_same_particles_whatever_their_number():
