@@ -102,6 +102,7 @@ def test_what_no_caption_tells_of_is_searched_at_least_twice(tiny_editor, told, 
 @pytest.mark.parametrize("told", [True, False])
 def test_only_what_no_caption_tells_of_hurries_to_its_end(tiny_editor, told, monkeypatch):
     monkeypatch.setattr("editor.focus.LEAST_TOLD", 0.0 if told else 1.0)
+    monkeypatch.setattr("editor.judge.MET", 0.0)
     seen, search = [], METHODS["fmtt"]
     monkeypatch.setitem(METHODS, "fmtt", lambda *run: seen.append(run[-1].last_jumps) or search(*run))
     for focus in (0.9, 0.0):
