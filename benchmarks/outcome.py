@@ -28,10 +28,10 @@ class Outcome(NamedTuple):
 
 def edited(editor: Editor, request: EditRequest) -> Outcome:
     """The edit as a user gets it."""
-    carried = 0
+    carried = spent = 0
     for update in editor.edit(request):
-        if update.stage in ("invert", "locate"):
-            carried = update.cost.nfe
+        carried += (update.cost.nfe - spent) * (update.stage in ("invert", "locate"))
+        spent = update.cost.nfe
     cost = update.cost
     return Outcome(
         update.best.convert("RGB"), update.score, update.source_score, all(c.after > 0.5 for c in update.checks),

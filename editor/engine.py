@@ -6,7 +6,7 @@ A run is a pure function of the request and the profile's weights. It never hold
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from threading import Event
 
@@ -15,11 +15,13 @@ from PIL import Image
 
 from editor import images
 from editor.baselines import METHODS
+from editor.drafts import draft
 from editor.focus import locate
 from editor.held import Held
 from editor.inversion import invert, roundtrip
 from editor.judge import Judge
 from editor.models import TWICE, Models, load_profile
+from editor.particles import checked
 from editor.profiles import Profile
 from editor.progress import Inverted, Progress
 from editor.types import (
@@ -39,6 +41,7 @@ from rewards.vlm import Calls
 _STUDIED = SearchSettings(
     strength=0.75,
     renoise=1.0,
+    draft_jumps=6,
     draws=16,
     noise=3.0,
     guidance=0.8,
@@ -158,38 +161,76 @@ class Editor:
         judge = Judge.of(self.models, wanted, inverted.latents, inverted.before, request.mask, settings, calls)
         judge.look_again(self.models.vlm.planner, inverted.square)
         progress = Progress(request, inverted, judge, update, started)
-        flow = self.models.condition(wanted.caption)
-        if settings.focus:
-            yield self._locate(flow, progress)
-        yield from self._search(flow, stop, progress)
+        flow, source_flow = self.models.condition(wanted.caption), None
+        if wanted.source not in ("", wanted.caption):
+            source_flow = self.models.condition(wanted.source)
+        enough = False
+        try:
+            if settings.focus:
+                yield self._locate(flow, source_flow, progress, settings)
+            if settings.draft_jumps and source_flow and not judge.source.met:
+                enough = yield from self._draft(flow, source_flow, stop, progress, settings)
+            if not enough:
+                yield from self._search(flow, stop, progress)
+            if settings.undo > 0 and settings.method != SAMPLING and not stop.is_set():
+                progress.undo(settings.undo)
+        except ValueError as error:
+            raise EditError(str(error)) from error
+        yield progress.finished(stopped=stop.is_set())
 
     def _settings(self, request: EditRequest) -> SearchSettings:
         """Those of the request, as far as the models allow."""
         settings = request.settings.but(shift=request.settings.shift or self.models.shift)
         if not self.models.gradient:
             settings = settings.but(guidance=0.0, focus=0.0, undo=0.0)
+        if settings.method != "fmtt":
+            settings = settings.but(draft_jumps=0)
         # Without a focus nobody looks whether captions tell of the edit.
-        return settings if settings.focus else settings.but(least=1, last_jumps=None)
+        return settings if settings.focus else settings.but(least=1, last_jumps=None, draft_jumps=0)
 
-    def _locate(self, flow: FlowMap, progress: Progress) -> EditUpdate:
-        """Confine the edit to where it acts; where captions do not suffice, start it farther back and search longer."""
-        found, judge, plan = progress.inverted, progress.judge, progress.update.plan
-        settings, size = progress.request.settings, found.before.shape[-2:]
-        source_flow = self.models.condition(plan.source) if plan.source not in ("", plan.caption) else None
-        try:
-            focus, nfe = locate(flow, source_flow, judge.asked, judge.decoded, found.latents, size, settings)
-        except ValueError as error:
-            raise EditError(str(error)) from error
+    def _locate(
+        self, flow: FlowMap, source_flow: FlowMap | None, progress: Progress, settings: SearchSettings
+    ) -> EditUpdate:
+        """Confine the edit to where it acts; where captions do not suffice, start it farther back and search longer.
+
+        `settings` are those of the request.
+        """
+        found, judge = progress.inverted, progress.judge
+        size, shift = found.before.shape[-2:], self.models.shift
+        focus, nfe = locate(flow, source_flow, judge.asked, judge.decoded, found.latents, size, settings)
         judge.confine(focus, settings)
         if focus.told:
-            calm = settings.but(least=1, renoise=NEARER * settings.renoise, last_jumps=None)
-            progress.request = replace(progress.request, settings=calm)
+            settings = settings.but(least=1, renoise=NEARER * settings.renoise, last_jumps=None)
         elif settings.method != SAMPLING:
             settings = settings.but(strength=1 - FARTHER * settings.start)
-            back = invert(source_flow or flow, found.latents, settings.start, INVERSION_STEPS, self.models.shift)
-            progress.inverted = replace(found, trip=found.trip._replace(x=back.x))
-            progress.request, nfe = replace(progress.request, settings=settings), nfe + back.nfe
+            back = invert(source_flow or flow, found.latents, settings.start, INVERSION_STEPS, shift)
+            progress.inverted, nfe = replace(found, trip=found.trip._replace(x=back.x)), nfe + back.nfe
+        progress.request = replace(progress.request, settings=settings)
         return progress.located(nfe)
+
+    def _draft(
+        self, flow: FlowMap, source_flow: FlowMap, stop: Event, progress: Progress, settings: SearchSettings
+    ) -> Generator[EditUpdate, None, bool]:
+        """Let captions alone draft the edit, and say whether a draft meets all so surely that no search is needed.
+
+        Where captions do not suffice, a draft that meets part of the plan takes the source's place.
+        """
+        judge, source, shift = progress.judge, progress.inverted.latents, self.models.shift
+        count, jumps = settings.particles, settings.draft_jumps
+        edits, nfe = draft(flow, source_flow, source, count, jumps, settings.seed, shift)
+        scored = checked(judge.drafted(edits), count)
+        best = scored.best()
+        yield progress.drafted(edits, scored, nfe)
+        if scored.met[best]:
+            return True
+        if settings.budget is not None:
+            settings = settings.but(budget=max(1, settings.budget - nfe))
+            progress.request = replace(progress.request, settings=progress.request.settings.but(budget=settings.budget))
+        if judge.sure is not None and judge.is_part(scored.checks[best]) and not stop.is_set():
+            judge.begin_at(edits[best : best + 1], scored.images[best : best + 1])
+            progress.inverted = replace(progress.inverted, latents=judge.latents)
+            yield self._locate(flow, None, progress, settings)
+        return stop.is_set()
 
     def _search(self, flow: FlowMap, stop: Event, progress: Progress) -> Iterator[EditUpdate]:
         settings, found, mask = progress.request.settings, progress.inverted, progress.judge.mask
@@ -197,16 +238,10 @@ class Editor:
             flow = Held.of(flow, mask, found.latents, found.trip.x, settings.start)
         start = found.trip.x.expand(settings.particles, -1, -1, -1).clone()
         undone = settings.undo > 0 and settings.method != SAMPLING
-        try:
-            for step in METHODS[settings.method](flow, progress.judge, start, settings):
-                yield progress.after(step)
-                if stop.is_set() or (undone and progress.judge.source.met):
-                    break  # a source that meets its plan comes back whole, whatever is found
-            if undone and not stop.is_set():
-                progress.undo(settings.undo)
-        except ValueError as error:
-            raise EditError(str(error)) from error
-        yield progress.finished(stopped=stop.is_set())
+        for step in METHODS[settings.method](flow, progress.judge, start, settings):
+            yield progress.after(step)
+            if stop.is_set() or (undone and progress.judge.source.met):
+                break  # a source that meets its plan comes back whole, whatever is found
 
     def score(self, image: Image.Image, questions: list[str]) -> list[float]:
         """Log-odds of yes for each question about a picture."""

@@ -94,9 +94,8 @@ class _End(NamedTuple):
 
     @classmethod
     def of(cls, step: Step) -> _End:
-        orders = step.scored.order()
-        top = orders.index(max(orders))
-        return cls(orders[top], step.lookahead[top : top + 1])
+        best = step.scored.best()
+        return cls(step.scored.order()[best], step.lookahead[best : best + 1])
 
 
 def _climb(run: Run, x: Latents, first: int, report: Mapping[str, float]) -> Iterator[Step]:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 MET = 0.5
 """Probability beyond which a check counts as met."""
+SUFFICES = 0.9
+"""Probability beyond which all checks must hold, those of what must stay too, for a draft to need no search."""
 LOST = 1e-4
 """Probability under which a check is too far from being met for a search that begins there to mend it."""
 
@@ -110,8 +112,28 @@ class Judge:
             self.preserve = replace(self.preserve, weight=1 - settings.focus * focus.free)
         self.sure = None if focus.told else settings.sure
 
+    def begin_at(self, draft: Latents, image: Images) -> None:
+        """From now on a draft (1, C, h, w) that decodes to `image` stands in the source's place.
+
+        What stays is the draft's, and the edit is confined no longer but by a mask of the user's own.
+        """
+        self.latents, self.preserve = self.within(draft), replace(self.preserve, source=image)
+        if self.focus is not None:
+            self.focus = self.mask = None
+
+    def is_part(self, checks: Tensor) -> bool:
+        """Whether a draft meets more of the plan than the source does, though not all, and all that must stay."""
+        met, source = checks > MET, sum(p > MET for p in self.source.checks[: self.wanted])
+        return bool(met[self.wanted :].all()) and source < int(met[: self.wanted].sum()) < self.wanted
+
     def __call__(self, latents: Latents) -> Scored:
         return self._scored(self.decoded(latents), self.sure)
+
+    @torch.no_grad()
+    def drafted(self, latents: Latents) -> Scored:
+        """The same of drafts: met is what surely meets all checks, those of what must stay too, and needs no search."""
+        scored = self._scored(self.decoded(latents))
+        return scored._replace(met=(scored.checks > SUFFICES).all(1))
 
     def asked(self, latents: Latents) -> Scored:
         """The same by the checks alone, those of what must stay among them, without closeness to the source."""

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field, replace
 
 import torch
+from torch import Tensor
 
 from editor import images
 from editor.finish import Canvas, Landed
@@ -65,9 +66,15 @@ class Progress:
     """The best without what it changed for nothing."""
     spent: int = field(init=False)
     """NFE before the search."""
+    source: Latents = field(init=False)
+    """Of the source itself (1, C, h, w), whatever a draft has taken its place."""
+    drafts: int = 0
+    """Steps before those of the search: one, where drafts were made."""
+    free: Tensor | None = None
+    """Where the edit acts, over the pixels (1, 1, S, S); see `editor.focus.Focus`."""
 
     def __post_init__(self) -> None:
-        self.spent = self.inverted.trip.nfe
+        self.spent, self.source = self.inverted.trip.nfe, self.inverted.latents
         before, mask, place = self.inverted.before[0].cpu(), self.request.mask, self.inverted.placement
         self.canvas = Canvas(self.request.image, before, place, mask)
 
@@ -77,14 +84,25 @@ class Progress:
         Where a mask says it, there is nothing to show.
         """
         self.spent += nfe
-        place, focus = self.inverted.placement, self.judge.focus
-        shown = focus and images.spotlight(images.at_most(self.request.image), focus.free[0], place)
+        place, focus, shown = self.inverted.placement, self.judge.focus, None
+        if focus is not None:
+            self.free = focus.free if self.free is None else torch.maximum(self.free, focus.free)
+            shown = images.spotlight(images.at_most(self.request.image), self.free[0], place)
         said = "Found out where the picture has to change" if focus else "Found out what captions tell of the change"
         self.update = replace(self.update, stage="locate", message=said, focus=shown, cost=self._cost(self.spent))
         return self.update
 
+    def drafted(self, edits: Latents, scored: Scored, nfe: int) -> EditUpdate:
+        """The update that tells of drafts (N, C, h, w), made by so many network evaluations before any search."""
+        everyone, none = tuple(range(len(edits))), torch.zeros(len(edits), dtype=torch.float64)
+        step = Step(0, 0, 1.0, edits, edits, scored, none, everyone, everyone, nfe, {"drafted": 1.0})
+        update = self.after(step)
+        self.spent, self.drafts = self.spent + nfe, 1
+        return update
+
     def after(self, step: Step) -> EditUpdate:
         """The update that tells of a step."""
+        step = step._replace(index=self.drafts + step.index, total=self.drafts + step.total)
         self.finals = self._candidates(step.scored, [(step.index, i) for i in range(len(step.x))])
         top = max(range(len(self.finals)), key=lambda i: rank(self.finals[i]))
         if self.best is None or rank(self.finals[top]) > rank(self.best):
@@ -104,16 +122,15 @@ class Progress:
 
         All of it, where the source meets every check of the plan already.
         """
-        source = self.inverted.latents
         if self.judge.source.met:
-            latents = source
+            latents = self.source
         else:
-            edit = self.judge.within(self.latents)
-            latents = least_change(self.judge.asked, edit, source, give_up, self.request.settings.particles)
+            edit, begun = self.judge.within(self.latents), self.inverted.latents
+            latents = least_change(self.judge.asked, edit, begun, give_up, self.request.settings.particles)
         with torch.no_grad():
             (spared,) = self._candidates(self.judge(latents), [self.best.place])
         self.spared = replace(spared, met=spared.met or self.judge.source.met)
-        changed = float((latents != source).any(1).float().mean())
+        changed = float((latents != self.source).any(1).float().mean())
         self.update = replace(self.update, changed=changed, cost=self._cost(self.update.cost.nfe))
 
     def finished(self, stopped: bool) -> EditUpdate:
@@ -162,6 +179,8 @@ def warnings(candidate: Candidate) -> str:
 
 def told(step: Step) -> str:
     """What a step is to the user; searches after the first are counted."""
+    if step.diagnostics.get("drafted"):
+        return "Drafted by captions alone"
     search = step.diagnostics.get("searches", 1)
     if search == 1:
         return f"Step {step.index} of {step.total}"

@@ -58,6 +58,11 @@ class Scored(NamedTuple):
         surety = [0.0] * len(rewards) if self.surety is None else self.surety.tolist()
         return list(zip(met, surety, rewards, strict=True))
 
+    def best(self) -> int:
+        """The latent that comes first in that order."""
+        orders = self.order()
+        return orders.index(max(orders))
+
 
 Score = Callable[[Latents], Scored]
 """Clean latents -> reward per latent. The engine binds decoding and the reward into it."""
@@ -95,13 +100,17 @@ class SearchSettings:
     renoise: float = 0.7
     """Share rho in [0, 1] of its noise that each particle but the first renews at the start; half of it where captions
     suffice (`editor.engine.NEARER`); sampling: all or none."""
+    draft_jumps: int = 0
+    """Jumps in which `particles` drafts are made under the two captions before a search, where these differ and where
+    an edit acts is looked for (`focus`); 0 makes none. See `editor.drafts`."""
     draws: int = 1
     """Starts that the search draws for each particle, to begin with those that look best; a quarter of it from an end.
     """
     searches: int = 1
     """How many times the search may begin while no candidate at its end meets what was asked for."""
     budget: int | None = None
-    """Network evaluations that these searches may spend together: none begins that could go beyond; None for any."""
+    """Network evaluations that drafts and these searches may spend together: no search but the first begins that could
+    go beyond; None for any."""
     least: int = 1
     """How many searches go one from another's end, whatever they meet, where captions do not suffice; elsewhere one."""
     restart: float = 0.0
@@ -183,7 +192,7 @@ class SearchSettings:
         counts = "be a whole number from {} to 4096"
         refuse("particles steps keep lookahead_steps draws", counts.format(1), lambda v: v in range(1, 4097))
         refuse("searches least", counts.format(1), lambda v: v in range(1, 4097))
-        refuse("corrections selections", counts.format(0), lambda v: v in range(4097))
+        refuse("corrections selections draft_jumps", counts.format(0), lambda v: v in range(4097))
         refuse("jitters", "be a whole number from 0 to 16", lambda v: v in range(17))
         refuse("strength ramp", "be above 0 and at most 1", lambda v: 0 < v <= 1)
         refuse("guidance noise damping preserve", "be zero or more", lambda v: 0 <= v < 1e6)

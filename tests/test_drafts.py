@@ -1,0 +1,183 @@
+"""Drafts by captions alone: on flows whose answer is known, and what the engine makes of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from threading import Event
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from editor.baselines import planned_nfe as searching
+from editor.drafts import draft, planned_nfe
+from editor.engine import INVERSION_STEPS
+from editor.focus import LOOKS
+from editor.judge import Judge
+from editor.schedules import evaluations, itinerary
+from editor.types import SearchSettings
+from rewards.vlm import Calls
+from tests.exact import Straight
+from tests.test_engine import PLAN, SETTINGS, picture, request
+
+DRAFTED = SETTINGS.but(focus=0.9, draft_jumps=2)
+MADE = planned_nfe(3, 2)
+
+
+@pytest.fixture
+def latents():
+    return torch.randn(3, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def test_what_both_captions_draw_alike_cancels(latents):
+    source, other, _ = latents
+    edits, nfe = draft(Straight(other), Straight(other), source, 3, 4, 5)
+    assert nfe == planned_nfe(3, 4) == 24
+    torch.testing.assert_close(edits, source.expand(3, -1, -1, -1))
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_an_edit_moves_by_what_the_captions_differ(latents, shift):
+    """d' = d + (t - s) / (1 - s) (D - d) of the edit's own d and the captions' D, whatever source and noise are."""
+    source, wanted, there = latents
+    edits, _ = draft(Straight(wanted), Straight(there), source, 3, 4, 5, shift)
+    torch.testing.assert_close(edits, (source + wanted - there).expand(3, -1, -1, -1))
+
+
+def test_noise_is_of_the_seed_and_differs_among_edits(latents):
+    class Noisy(Straight):
+        def velocity(self, x, t):
+            return super().velocity(x, t) + x.sin()
+
+    def edits(seed):
+        return draft(Noisy(latents[1]), Straight(latents[2]), latents[0], 3, 4, seed)[0]
+
+    assert torch.equal(edits(1), edits(1))
+    assert not torch.equal(edits(1), edits(2))
+    assert not torch.equal(edits(1)[0], edits(1)[1])
+
+
+# In the engine -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Captions tell of the edit and suffice for it, though the source itself does not meet the plan."""
+    monkeypatch.setattr("editor.focus.LEAST_TOLD", 0.0)
+    monkeypatch.setattr("editor.judge.MET", 0.0)
+    unmet = Judge.look_again
+    monkeypatch.setattr(Judge, "look_again", lambda judge, *rest: unmet(judge, *rest) or doubt(judge))
+
+
+@pytest.fixture
+def untold(monkeypatch):
+    monkeypatch.setattr("editor.focus.LEAST_TOLD", 1.0)
+
+
+def doubt(judge: Judge) -> None:
+    judge.source = judge.source._replace(met=False)
+
+
+def run(editor, settings, stop=None, **changes):
+    updates = list(editor.edit(request(settings=settings, **changes), stop))
+    return updates, [u for u in updates if u.stage == "search"]
+
+
+def test_drafts_are_the_first_step_and_count(tiny_editor, told):
+    plain, _ = run(tiny_editor, DRAFTED.but(draft_jumps=0))
+    updates, steps = run(tiny_editor, DRAFTED)
+    assert [u.stage for u in updates][:5] == ["plan", "invert", "locate", "search", "search"]
+    assert steps[0].message == "Drafted by captions alone"
+    assert steps[1].message == f"Step 1 of {len(itinerary(DRAFTED))}"
+    assert [u.step for u in steps] == list(range(len(steps)))
+    assert updates[-1].cost.nfe == plain[-1].cost.nfe + MADE
+    assert [len(rewards) for rewards in updates[-1].history] == [3] * len(steps)
+    assert updates[-1].history[1:] == plain[-1].history, "the search is the same, from the source itself"
+
+
+def test_a_draft_that_surely_meets_all_needs_no_search(tiny_editor, told, monkeypatch):
+    monkeypatch.setattr("editor.judge.SUFFICES", 0.0)
+    updates, steps = run(tiny_editor, DRAFTED)
+    assert len(steps) == 1
+    last = updates[-1]
+    assert all(c.met for c in last.candidates)
+    assert len(last.candidates) == 3
+    assert not last.stopped
+    assert last.cost.nfe == updates[2].cost.nfe + MADE
+    undone, _ = run(tiny_editor, DRAFTED.but(undo=1.0))
+    assert undone[-1].best.tobytes() == picture().tobytes(), "what a draft changed for nothing is undone too"
+
+
+def test_a_draft_that_is_not_sure_does_not_outrank_what_the_search_finds(tiny_editor, told, monkeypatch):
+    monkeypatch.setattr("editor.judge.SUFFICES", 1.0)
+    scored = Judge.drafted
+    monkeypatch.setattr(Judge, "drafted", lambda judge, x: (s := scored(judge, x))._replace(reward=s.reward + 1e3))
+    *_, last = run(tiny_editor, DRAFTED)[0]
+    assert last.candidates[0].place[0] > 0
+
+
+def test_without_two_captions_a_focus_or_the_search_nothing_is_drafted(tiny_editor, told):
+    asked = [(DRAFTED, source) for source in (PLAN.caption, "")]
+    asked += [(settings, PLAN.source) for settings in (DRAFTED.but(focus=0.0), DRAFTED.but(method="best-of-n"))]
+    for settings, source in asked:
+        _, steps = run(tiny_editor, settings, plan=replace(PLAN, source=source))
+        assert "Drafted" not in steps[0].message
+
+
+def test_a_source_that_meets_its_plan_is_not_drafted(tiny_editor, monkeypatch):
+    monkeypatch.setattr("editor.judge.MET", 0.0)
+    assert "Drafted" not in run(tiny_editor, DRAFTED)[1][0].message
+
+
+def test_a_stop_after_the_drafts_keeps_the_best_of_them(tiny_editor, told):
+    stop, seen = Event(), []
+    for update in tiny_editor.edit(request(settings=DRAFTED), stop):
+        seen.append(update)
+        if update.stage == "search":
+            stop.set()
+    assert [u.stage for u in seen][-2:] == ["search", "done"]
+    assert seen[-1].stopped
+    assert seen[-1].best.tobytes() == seen[-2].best_so_far.image.tobytes()
+
+
+def test_drafts_are_paid_for_from_the_budget(tiny_editor, untold, monkeypatch):
+    monkeypatch.setattr("editor.judge.MET", 1.0)
+    free = DRAFTED.but(searches=9, draft_jumps=0)
+    once = searching(free.but(searches=1))
+    for spare in (0, MADE):
+        twice = once + evaluations(free) + spare
+        nfe = [u.cost.nfe for u in run(tiny_editor, DRAFTED.but(searches=9, budget=twice))[0]]
+        assert nfe[-1] - nfe[2] == MADE + (2 if spare else 1) * once
+
+
+def test_a_draft_of_part_of_the_plan_takes_the_place_of_the_source(tiny_editor, untold, monkeypatch):
+    shifts = torch.tensor([0.5, 1.0, -1.0]).reshape(3, 1, 1, 1)
+    monkeypatch.setattr("editor.engine.draft", lambda flow, other, latents, *rest: (latents + shifts, MADE))
+    monkeypatch.setattr(Judge, "is_part", lambda judge, checks: True)
+    updates, steps = run(tiny_editor, DRAFTED.but(undo=1.0))
+    assert [u.stage for u in updates][2:6] == ["locate", "search", "locate", "search"]
+    last, draft = updates[-1], steps[0].best_so_far.image.tobytes()
+    assert last.best.tobytes() == draft, "all that the search changed was given up, what the draft did was not"
+    assert last.best.tobytes() != picture().tobytes()
+    assert last.changed > 0
+    assert updates[4].cost.nfe - updates[3].cost.nfe == LOOKS + 2 * INVERSION_STEPS
+    brighter = np.asarray(updates[4].focus, int) - np.asarray(updates[2].focus, int)
+    assert brighter.min() >= -1, "the page shows all places where the edit acts"
+
+
+def test_part_of_a_plan_is_more_than_the_source_has_and_less_than_all_with_what_must_stay(tiny_editor):
+    found = tiny_editor.invert(picture(), 0.4)
+    judge = Judge.of(tiny_editor.models, PLAN, found.latents, found.before, None, SearchSettings(), Calls())
+    judge.source = SimpleNamespace(checks=(0.2, 0.1, 0.9))
+
+    def is_part(*checks: float) -> bool:
+        return judge.is_part(torch.tensor(checks))
+
+    assert is_part(0.9, 0.1, 0.9)
+    assert is_part(0.1, 0.9, 0.9)
+    assert not is_part(0.9, 0.9, 0.9), "all of it"
+    assert not is_part(0.1, 0.2, 0.9), "none of it"
+    assert not is_part(0.9, 0.1, 0.4), "something that must stay did not"
+    judge.source = SimpleNamespace(checks=(0.8, 0.1, 0.9))
+    assert not is_part(0.9, 0.1, 0.9), "the source has as much"
