@@ -168,7 +168,7 @@ class Editor:
         try:
             if settings.focus:
                 yield self._locate(flow, source_flow, progress, settings)
-            if settings.draft_jumps and source_flow and not judge.source.met:
+            if settings.draft_jumps and judge.heard and not judge.source.met:
                 enough = yield from self._draft(flow, source_flow, stop, progress, settings)
             if not enough:
                 yield from self._search(flow, stop, progress)

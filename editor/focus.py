@@ -45,6 +45,8 @@ class Focus(NamedTuple):
     """Over the pixels, in [0, 1]: how much each is let off closeness to the source."""
     told: bool
     """Whether captions suffice: where not, the flow map by itself would draw what is there, or half of the wish."""
+    heard: bool = False
+    """Whether captions tell of any change at all."""
 
 
 @torch.no_grad()
@@ -80,7 +82,7 @@ def locate(
         found.append(_earned(score, landed[best.to(landed.device)], latents, settings.particles))
     mask = torch.stack([focus.mask for focus in found]).amax(0)
     free = torch.stack([F.interpolate(focus.free, size=size, mode="bilinear") for focus in found]).amax(0)
-    return Focus(mask, free, suffice), sum(f.nfe for f in flows)
+    return Focus(mask, free, suffice, any(focus.told for focus in found)), sum(f.nfe for f in flows)
 
 
 def _earned(score: Score, landed: Latents, latents: Latents, batch: int) -> Focus:

@@ -66,6 +66,8 @@ class Judge:
     by its log-odds; None where MET suffices, and the reward orders all."""
     focus: Focus | None = None
     """Where the edit acts; None where a mask says so, or before that was found out."""
+    heard: bool = False
+    """Whether captions tell of any of it."""
     decodes: int = 0
     source: Opinion = field(init=False)
     """The source itself, as the autoencoder shows it."""
@@ -110,7 +112,7 @@ class Judge:
         if self.mask is None:
             self.focus, self.mask = focus, focus.mask
             self.preserve = replace(self.preserve, weight=1 - settings.focus * focus.free)
-        self.sure = None if focus.told else settings.sure
+        self.sure, self.heard = None if focus.told else settings.sure, focus.heard
 
     def begin_at(self, draft: Latents, image: Images) -> None:
         """From now on a draft (1, C, h, w) that decodes to `image` stands in the source's place.

@@ -72,7 +72,9 @@ def told(monkeypatch):
 
 @pytest.fixture
 def untold(monkeypatch):
-    monkeypatch.setattr("editor.focus.LEAST_TOLD", 1.0)
+    """Captions tell of part of the edit."""
+    monkeypatch.setattr("editor.focus.LEAST_TOLD", 0.0)
+    monkeypatch.setattr("editor.judge.MET", 1.0)
 
 
 def doubt(judge: Judge) -> None:
@@ -125,6 +127,11 @@ def test_without_two_captions_a_focus_or_the_search_nothing_is_drafted(tiny_edit
         assert "Drafted" not in steps[0].message
 
 
+def test_captions_that_tell_nothing_draft_nothing(tiny_editor, monkeypatch):
+    monkeypatch.setattr("editor.focus.LEAST_TOLD", 1.0)
+    assert "Drafted" not in run(tiny_editor, DRAFTED)[1][0].message
+
+
 def test_a_source_that_meets_its_plan_is_not_drafted(tiny_editor, monkeypatch):
     monkeypatch.setattr("editor.judge.MET", 0.0)
     assert "Drafted" not in run(tiny_editor, DRAFTED)[1][0].message
@@ -141,8 +148,7 @@ def test_a_stop_after_the_drafts_keeps_the_best_of_them(tiny_editor, told):
     assert seen[-1].best.tobytes() == seen[-2].best_so_far.image.tobytes()
 
 
-def test_drafts_are_paid_for_from_the_budget(tiny_editor, untold, monkeypatch):
-    monkeypatch.setattr("editor.judge.MET", 1.0)
+def test_drafts_are_paid_for_from_the_budget(tiny_editor, untold):
     free = DRAFTED.but(searches=9, draft_jumps=0)
     once = searching(free.but(searches=1))
     for spare in (0, MADE):
