@@ -89,6 +89,8 @@ class Progress:
             self.free = focus.free if self.free is None else torch.maximum(self.free, focus.free)
             shown = images.spotlight(images.at_most(self.request.image), self.free[0], place)
         said = "Found out where the picture has to change" if focus else "Found out what captions tell of the change"
+        if self.drafts:
+            said = "Took the best draft, which shows part of it, and found out where that has to change"
         self.update = replace(self.update, stage="locate", message=said, focus=shown, cost=self._cost(self.spent))
         return self.update
 

@@ -206,6 +206,8 @@ def ending_line(update: EditUpdate) -> str:
     said = f"{held} of {len(update.checks)} checks hold (model opinion)."
     if update.stopped:
         return f"Stopped after step {update.step} of {update.steps}; this is the best so far. {said}"
+    if update.diagnostics.get("drafted"):
+        said += " A draft that captions alone made was enough: nothing was searched for."
     return f"Done in {update.cost.seconds:.1f} s. {said}"
 
 

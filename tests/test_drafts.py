@@ -17,6 +17,7 @@ from editor.focus import LOOKS
 from editor.judge import Judge
 from editor.schedules import evaluations, itinerary
 from editor.types import SearchSettings
+from editor.ui_parts import ending_line
 from rewards.vlm import Calls
 from tests.exact import Straight
 from tests.test_engine import PLAN, SETTINGS, picture, request
@@ -103,6 +104,8 @@ def test_a_draft_that_surely_meets_all_needs_no_search(tiny_editor, told, monkey
     updates, steps = run(tiny_editor, DRAFTED)
     assert len(steps) == 1
     last = updates[-1]
+    assert "A draft that captions alone made was enough" in ending_line(last)
+    assert "draft" not in ending_line(run(tiny_editor, SETTINGS)[0][-1])
     assert all(c.met for c in last.candidates)
     assert len(last.candidates) == 3
     assert not last.stopped
@@ -163,6 +166,7 @@ def test_a_draft_of_part_of_the_plan_takes_the_place_of_the_source(tiny_editor, 
     monkeypatch.setattr(Judge, "is_part", lambda judge, checks: True)
     updates, steps = run(tiny_editor, DRAFTED.but(undo=1.0))
     assert [u.stage for u in updates][2:6] == ["locate", "search", "locate", "search"]
+    assert updates[4].message.startswith("Took the best draft")
     last, draft = updates[-1], steps[0].best_so_far.image.tobytes()
     assert last.best.tobytes() == draft, "all that the search changed was given up, what the draft did was not"
     assert last.best.tobytes() != picture().tobytes()
