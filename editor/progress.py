@@ -130,7 +130,8 @@ class Progress:
             edit, begun = self.judge.within(self.latents), self.inverted.latents
             latents = least_change(self.judge.asked, edit, begun, give_up, self.request.settings.particles)
         with torch.no_grad():
-            (spared,) = self._candidates(self.judge(latents), [self.best.place])
+            judged = self.judge.drafted(latents) if self.update.diagnostics.get("drafted") else self.judge(latents)
+            (spared,) = self._candidates(judged, [self.best.place])
         self.spared = replace(spared, met=spared.met or self.judge.source.met)
         changed = float((latents != self.source).any(1).float().mean())
         self.update = replace(self.update, changed=changed, cost=self._cost(self.update.cost.nfe))

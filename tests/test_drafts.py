@@ -15,6 +15,7 @@ from editor.drafts import draft, planned_nfe
 from editor.engine import INVERSION_STEPS
 from editor.focus import LOOKS
 from editor.judge import Judge
+from editor.progress import warnings
 from editor.schedules import evaluations, itinerary
 from editor.types import SearchSettings
 from editor.ui_parts import ending_line
@@ -112,6 +113,17 @@ def test_a_draft_that_surely_meets_all_needs_no_search(tiny_editor, told, monkey
     assert last.cost.nfe == updates[2].cost.nfe + MADE
     undone, _ = run(tiny_editor, DRAFTED.but(undo=1.0))
     assert undone[-1].best.tobytes() == picture().tobytes(), "what a draft changed for nothing is undone too"
+
+
+@pytest.mark.parametrize("undo", [0.0, 1.0])
+def test_a_draft_that_is_the_result_is_not_doubted_where_a_search_would_have_to_be_surer(
+    tiny_editor, untold, monkeypatch, undo
+):
+    monkeypatch.setattr("editor.judge.SUFFICES", 0.0)
+    updates, steps = run(tiny_editor, DRAFTED.but(sure=1.0, undo=undo))
+    assert len(steps) == 1
+    assert updates[-1].candidates[0].met
+    assert "may not show" not in warnings(updates[-1].candidates[0])
 
 
 def test_a_draft_that_is_not_sure_does_not_outrank_what_the_search_finds(tiny_editor, told, monkeypatch):
