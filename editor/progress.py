@@ -70,6 +70,8 @@ class Progress:
     """Of the source itself (1, C, h, w), whatever a draft has taken its place."""
     drafts: int = 0
     """Steps before those of the search: one, where drafts were made."""
+    sketch: Candidate | None = None
+    """The best of these, which can be chosen in the end, too."""
     free: Tensor | None = None
     """Where the edit acts, over the pixels (1, 1, S, S); see `editor.focus.Focus`."""
 
@@ -99,12 +101,14 @@ class Progress:
         everyone, none = tuple(range(len(edits))), torch.zeros(len(edits), dtype=torch.float64)
         step = Step(0, 0, 1.0, edits, edits, scored, none, everyone, everyone, nfe, {"drafted": 1.0})
         update = self.after(step)
-        self.spent, self.drafts = self.spent + nfe, 1
+        self.spent, self.drafts, self.sketch = self.spent + nfe, 1, self.best
         return update
 
     def after(self, step: Step) -> EditUpdate:
         """The update that tells of a step."""
         step = step._replace(index=self.drafts + step.index, total=self.drafts + step.total)
+        begins = step.diagnostics.get("searches") != self.update.diagnostics.get("searches")
+        parents = () if begins else step.parents
         self.finals = self._candidates(step.scored, [(step.index, i) for i in range(len(step.x))])
         top = max(range(len(self.finals)), key=lambda i: rank(self.finals[i]))
         if self.best is None or rank(self.finals[top]) > rank(self.best):
@@ -113,7 +117,7 @@ class Progress:
         self.update = replace(
             self.update, stage="search", message=told(step), step=step.index, steps=step.total,
             t=step.t, previews=tuple(images.to_pil(image) for image in step.scored.images),
-            scores=rewards, history=(*self.update.history, rewards), parents=(*self.update.parents, step.parents),
+            scores=rewards, history=(*self.update.history, rewards), parents=(*self.update.parents, parents),
             best_so_far=self.best, score=self.best.score, source_score=self.judge.source.reward,
             cost=self._cost(self.spent + step.nfe), diagnostics=step.diagnostics,
         )  # fmt: skip
@@ -137,8 +141,12 @@ class Progress:
         self.update = replace(self.update, changed=changed, cost=self._cost(self.update.cost.nfe))
 
     def finished(self, stopped: bool) -> EditUpdate:
-        """The last update: the candidates, best first. An earlier landing that scored best of all is among them."""
-        ranked = sorted(self.finals, key=rank, reverse=True)
+        """The last update: the candidates, best first, and the best draft.
+
+        An earlier landing that scored best of all is among them.
+        """
+        drafts = [self.sketch] if self.sketch and all(self.sketch.place != c.place for c in self.finals) else []
+        ranked = sorted([*self.finals, *drafts], key=rank, reverse=True)
         if rank(self.best) > rank(ranked[0]):
             ranked.insert(0, self.best)
         if self.spared is not None:

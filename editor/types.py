@@ -362,7 +362,7 @@ class EditUpdate:
     history: tuple[tuple[float, ...], ...] = ()
     """Rewards of every particle at every step so far: the reward curve."""
     parents: tuple[tuple[int, ...], ...] = ()
-    """For each step so far, each particle's parent in the step before: the ancestry."""
+    """For each step so far, each particle's parent in the step before, none where a search begins: the ancestry."""
     best_so_far: Candidate | None = None
     """The best landing so far; only while searching. Its picture is made when it is asked for."""
     best: Image.Image | None = None

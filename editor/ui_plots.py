@@ -55,15 +55,16 @@ def _grid(low: float, high: float, steps: int, place: Callable[[int, float], tup
 def ancestry(history: Rewards, parents: Sequence[Sequence[int]], chosen: tuple[int, int]) -> str:
     """Every candidate at every step as a dot, joined to its parent; the line that led to the chosen one stands out.
 
-    `parents[k]` belongs to step k of `history`; those of step 0 are not drawn. `chosen` is a step and a candidate.
+    `parents[k]` belongs to step k of `history`, empty where a search begins; those of step 0 are not drawn. `chosen` is
+    a step and a candidate.
     """
     if len(history) < 2 or len(parents) != len(history):
         return ""
-    last, row = chosen
-    line = set()
-    for step in range(last, -1, -1):
-        line.add((step, row))
-        first, row = row, parents[step][row]
+    step, first = chosen
+    line = {(step, first)}
+    while step and parents[step]:
+        step, first = step - 1, parents[step][first]
+        line.add((step, first))
 
     def place(step: int, row: int) -> tuple[float, float]:
         return 20 + 560 * step / (len(history) - 1), 14.0 + 18 * row
@@ -80,7 +81,7 @@ def ancestry(history: Rewards, parents: Sequence[Sequence[int]], chosen: tuple[i
         for row, score in enumerate(scores)
     ]
     rows = max(len(scores) for scores in history)
-    said = f"The result descends from candidate {first + 1} of {rows} at the start"
+    said = f"The result descends from candidate {first + 1} of {rows} at step {step}"
     legend = "<small>which candidate came from which</small>"
     return _figure("Ancestry", legend, (600, 18 * rows + 12), said, edges + dots)
 

@@ -98,6 +98,8 @@ def test_drafts_are_the_first_step_and_count(tiny_editor, told):
     assert updates[-1].cost.nfe == plain[-1].cost.nfe + MADE
     assert [len(rewards) for rewards in updates[-1].history] == [3] * len(steps)
     assert updates[-1].history[1:] == plain[-1].history, "the search is the same, from the source itself"
+    assert [parents == () for parents in updates[-1].parents] == [step == 1 for step in range(len(steps))]
+    assert sum(c.place[0] == 0 for c in updates[-1].candidates) == 1, "the best draft can be chosen too"
 
 
 def test_a_draft_that_surely_meets_all_needs_no_search(tiny_editor, told, monkeypatch):

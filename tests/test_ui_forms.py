@@ -135,10 +135,13 @@ def test_the_ancestry_marks_the_line_of_the_one_that_was_chosen():
     history, parents = [(0.0, 1.0), (2.0, 1.0), (2.0, 5.0)], [(0, 1), (1, 0), (0, 0)]
     drawn = ui_plots.ancestry(history, parents, (2, 1))
     assert drawn.count('polyline class="best"') == 2
-    assert "candidate 2 of 2 at the start" in drawn
+    assert "candidate 2 of 2 at step 0" in drawn
     earlier = ui_plots.ancestry(history, parents, (1, 1))
     assert earlier.count('polyline class="best"') == 1, "a landing that was best before the end has a shorter line"
-    assert "candidate 1 of 2 at the start" in earlier
+    assert "candidate 1 of 2 at step 0" in earlier
+    apart = ui_plots.ancestry(history, [(0, 1), (), (0, 0)], (2, 1))
+    assert apart.count("polyline") == 2, "where a search begins nothing leads to what was before"
+    assert "candidate 1 of 2 at step 1" in apart
     assert ui_plots.ancestry([(0.0,)], [(0,)], (0, 0)) == ""
 
 
