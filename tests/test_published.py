@@ -44,12 +44,15 @@ def load(published, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["flux", "flux-schnell", "sana"])
-def test_a_downloaded_profile_edits(name, load):
+def test_a_downloaded_profile_drafts_and_searches(name, load, monkeypatch):
+    monkeypatch.setattr("editor.focus.LEAST_TOLD", 0.0)
+    monkeypatch.setattr("editor.judge.SUFFICES", 1.0)
     models = load(name)
     models.load()
-    settings = SMALL.but(particles=2, jitters=1, focus=0.5, lookahead_steps=2)
-    editor = Editor(models)
-    *steps, last = editor.edit(EditRequest(image=PICTURE, instruction="make it red", plan=PLAN, settings=settings))
+    settings = SMALL.but(particles=2, jitters=1, focus=0.5, lookahead_steps=2, draft_jumps=2)
+    editor, plan = Editor(models), replace(PLAN, source=f"not {PLAN.caption}")
+    *steps, last = editor.edit(EditRequest(image=PICTURE, instruction="make it red", plan=plan, settings=settings))
+    assert any(step.message == "Drafted by captions alone" for step in steps)
     assert last.done
     assert last.best.size == PICTURE.size
     assert steps[-1].diagnostics["gradients"] > 0
