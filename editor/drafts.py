@@ -19,16 +19,11 @@ FIRST = 0.05
 """Time of the first jump: nearly noise, so that nothing of the source keeps the edit from what is asked for."""
 
 
-def planned_nfe(count: int, jumps: int) -> int:
-    """Network evaluations of so many drafts, in so many jumps under two captions."""
-    return 2 * count * jumps
-
-
 @torch.no_grad()
 def draft(
     flow: FlowMap, source_flow: FlowMap, latents: Latents, count: int, jumps: int, seed: int, shift: float = 1.0
 ) -> tuple[Latents, int]:
-    """So many edits (count, C, h, w) of clean latents (1, C, h, w), and their NFE.
+    """So many edits (count, C, h, w) of clean latents (1, C, h, w), and their NFE: one a jump under each caption.
 
     With x_s = s x_1 + (1 - s) e of the source x_1, fresh noise e at each jump from s to t, and the edit's own z_s =
     x_s + z - x_1, z moves by [X_{s,t}(z_s) - z_s] - [X'_{s,t}(x_s) - x_s]; X' is the map under the source's caption.

@@ -223,9 +223,6 @@ class Editor:
         yield progress.drafted(edits, scored, nfe)
         if scored.met[best]:
             return True
-        if settings.budget is not None:
-            settings = settings.but(budget=max(1, settings.budget - nfe))
-            progress.request = replace(progress.request, settings=progress.request.settings.but(budget=settings.budget))
         if judge.sure is not None and judge.is_part(scored.checks[best]) and not stop.is_set():
             judge.begin_at(edits[best : best + 1], scored.images[best : best + 1])
             progress.inverted = replace(progress.inverted, latents=judge.latents)
@@ -234,6 +231,8 @@ class Editor:
 
     def _search(self, flow: FlowMap, stop: Event, progress: Progress) -> Iterator[EditUpdate]:
         settings, found, mask = progress.request.settings, progress.inverted, progress.judge.mask
+        if settings.budget is not None:
+            settings = settings.but(budget=max(1, settings.budget - progress.drafts))
         if mask is not None and settings.method != SAMPLING:
             flow = Held.of(flow, mask, found.latents, found.trip.x, settings.start)
         start = found.trip.x.expand(settings.particles, -1, -1, -1).clone()

@@ -69,7 +69,7 @@ class Progress:
     source: Latents = field(init=False)
     """Of the source itself (1, C, h, w), whatever a draft has taken its place."""
     drafts: int = 0
-    """Steps before those of the search: one, where drafts were made."""
+    """NFE of drafts: where there were any, they were one step before those of the search."""
     sketch: Candidate | None = None
     """The best of these, which can be chosen in the end, too."""
     free: Tensor | None = None
@@ -101,12 +101,13 @@ class Progress:
         everyone, none = tuple(range(len(edits))), torch.zeros(len(edits), dtype=torch.float64)
         step = Step(0, 0, 1.0, edits, edits, scored, none, everyone, everyone, nfe, {"drafted": 1.0})
         update = self.after(step)
-        self.spent, self.drafts, self.sketch = self.spent + nfe, 1, self.best
+        self.spent, self.drafts, self.sketch = self.spent + nfe, nfe, self.best
         return update
 
     def after(self, step: Step) -> EditUpdate:
         """The update that tells of a step."""
-        step = step._replace(index=self.drafts + step.index, total=self.drafts + step.total)
+        before = int(self.drafts > 0)
+        step = step._replace(index=before + step.index, total=before + step.total)
         begins = step.diagnostics.get("searches") != self.update.diagnostics.get("searches")
         parents = () if begins else step.parents
         self.finals = self._candidates(step.scored, [(step.index, i) for i in range(len(step.x))])

@@ -19,7 +19,6 @@ from benchmarks.report import COLUMNS, interval, kinds_table, rows, table
 from benchmarks.trials import Planned, planned, trial
 from editor import images
 from editor.baselines import planned_nfe
-from editor.drafts import planned_nfe as drafts_nfe
 from editor.inversion import RoundTrip
 from editor.mark import file_bears_mark
 from editor.types import CheckResult, Cost, EditError, EditUpdate, SearchSettings
@@ -178,12 +177,13 @@ def test_every_method_spends_its_budget_and_no_more(name):
     for budget in presets.budgets(name):
         settings = presets.settings(name, budget)
         if name == flowedit.METHOD:
-            assert 0.8 * budget <= drafts_nfe(settings.particles, settings.steps) <= budget
+            assert 0.8 * budget <= 2 * settings.particles * settings.steps <= budget
             continue
         assert 0.8 * budget <= planned_nfe(settings) <= budget
         if settings.method == "fmtt":
             first = planned_nfe(settings.but(last_jumps=None, searches=1))
-            assert drafts_nfe(settings.particles, settings.draft_jumps) + first <= budget, "where captions suffice"
+            drafts = 2 * settings.particles * settings.draft_jumps
+            assert drafts + first <= budget, "where captions suffice"
 
 
 def test_unknown_methods_and_budgets_are_refused_with_the_known_ones():

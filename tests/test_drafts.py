@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from editor.baselines import planned_nfe as searching
-from editor.drafts import draft, planned_nfe
+from editor.baselines import planned_nfe
+from editor.drafts import draft
 from editor.engine import INVERSION_STEPS
 from editor.focus import LOOKS
 from editor.judge import Judge
@@ -24,7 +24,7 @@ from tests.exact import Straight
 from tests.test_engine import PLAN, SETTINGS, picture, request
 
 DRAFTED = SETTINGS.but(focus=0.9, draft_jumps=2)
-MADE = planned_nfe(3, 2)
+MADE = 2 * 3 * 2
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def latents():
 def test_what_both_captions_draw_alike_cancels(latents):
     source, other, _ = latents
     edits, nfe = draft(Straight(other), Straight(other), source, 3, 4, 5)
-    assert nfe == planned_nfe(3, 4) == 24
+    assert nfe == 2 * 3 * 4
     torch.testing.assert_close(edits, source.expand(3, -1, -1, -1))
 
 
@@ -167,7 +167,7 @@ def test_a_stop_after_the_drafts_keeps_the_best_of_them(tiny_editor, told):
 
 def test_drafts_are_paid_for_from_the_budget(tiny_editor, untold):
     free = DRAFTED.but(searches=9, draft_jumps=0)
-    once = searching(free.but(searches=1))
+    once = planned_nfe(free.but(searches=1))
     for spare in (0, MADE):
         twice = once + evaluations(free) + spare
         nfe = [u.cost.nfe for u in run(tiny_editor, DRAFTED.but(searches=9, budget=twice))[0]]
