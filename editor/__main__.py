@@ -2,7 +2,8 @@
 
 With --json one object goes to standard output. Progress goes to standard error. What a person can put right ends with
 exit status 2 and one sentence on standard error. Status 1 says that a result could not be reproduced to the pixel, that
-some edits of a batch failed, or that doctor found something missing.
+some edits of a batch failed, or that doctor found something missing; 130 that it was interrupted: an edit then leaves
+its best so far, a batch what is done.
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ from tqdm import tqdm
 
 from editor import images
 from editor.batch import FAILED, WAITING, Batch, Row, summarise
-from editor.console import follow, report, settings_of
+from editor.console import follow, report, settings_of, stoppable
 from editor.engine import EFFORTS, Editor
 from editor.profiles import PROFILES, chosen
+from editor.progress import UNTOUCHED
 from editor.recipe import Recipe, read_recipe, save_result, write
 from editor.reproduce import changed_versions, check_profile, outcome, request_of, rerun
 from editor.runtime import prepare
 from editor.tasks import tasks
-from editor.types import EditError, EditRequest, SearchSettings
+from editor.types import EditError, EditRequest, Plan
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
@@ -41,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EditError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Interrupted: nothing is saved.", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -50,18 +55,37 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _edit(options: argparse.Namespace) -> int:
-    source = _load(options.image)
+    source, out = _load(options.image), _png(options.out)
     mask = images.load_mask(options.mask, source.size) if options.mask else None
-    settings = settings_of(vars(options))
-    request = EditRequest(image=source, instruction=options.instruction, mask=mask, settings=settings)
+    plan, settings = _plan_of(options.plan) if options.plan else None, settings_of(vars(options))
+    request = EditRequest(image=source, instruction=options.instruction, plan=plan, mask=mask, settings=settings)
     editor = _editor(options)
-    last = follow(editor.edit(request), settings.steps)
-    save_result(options.out, last.best, Recipe.of(request, last, editor.profile.name))
-    return _tell(options, report(last, settings, editor.profile.name))
+    with stoppable() as stop:
+        last = follow(editor.edit(request, stop), settings.steps)
+    save_result(out, last.best, Recipe.of(request, last, editor.profile.name))
+    _tell(options, report(last, settings, editor.profile.name))
+    return INTERRUPTED if last.stopped else 0
+
+
+def _plan_of(path: Path) -> Plan:
+    """The plan in a file, as the command plan prints it with --json. Raises EditError."""
+    try:
+        return Plan.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise EditError(f"The plan {path.name!r} can't be used: {error}") from error
+
+
+def _png(out: Path) -> Path:
+    """The file to write. Raises EditError where none can be: better before a run than after it."""
+    if out.suffix.lower() != ".png":
+        raise EditError(f"The result is a PNG: give -o a name that ends in .png, not {out.name!r}.")
+    if not out.parent.is_dir():
+        raise EditError(f"There is no folder {str(out.parent)!r}: make it, or choose another one for -o.")
+    return out
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    recipe = read_recipe(options.result)
+    recipe, out = read_recipe(options.result), _png(options.out)
     options.profile = options.profile or recipe.profile
     check_profile(recipe, chosen(options.profile, options.vlm))
     source = _load(options.source)
@@ -74,7 +98,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     last = follow(rerun(editor, request, recipe.stopped), request.settings.steps)
     again = outcome(recipe, request, last, editor.profile.name)
     same_bytes = again.png == images.read(options.result)
-    write(options.out, again.png)
+    write(out, again.png)
     if not again.same:
         print("The picture differs: the machine, the weights or the packages are not the same.", file=sys.stderr)
     told = {"same": again.same, "same_bytes": same_bytes, "candidate": recipe.candidate, "changed": changed}
@@ -87,6 +111,8 @@ def _tell(options: argparse.Namespace, told: dict[str, Any]) -> int:
     lines = [f"{c['question']} {c['expected']}: {c['before']:.0%} -> {c['after']:.0%}" for c in told["checks"]]
     if told["warning"]:
         print(told["warning"], file=sys.stderr)
+    if told["untouched"]:
+        lines.append(UNTOUCHED)
     return _say(options, told, [*lines, f"{told['nfe']} NFE, {told['seconds']:.1f} s, saved as {options.out}"])
 
 
@@ -124,16 +150,15 @@ def _score(options: argparse.Namespace) -> int:
         {"question": q, "log_odds": x, "probability": 1 / (1 + math.exp(-x))}
         for q, x in zip(options.questions, odds, strict=True)
     ]
-    return _say(
-        options, rows, [f"{r['question']} yes {r['probability']:.1%}, log-odds {r['log_odds']:+.2f}" for r in rows]
-    )
+    lines = [f"{r['question']} yes {r['probability']:.1%}, log-odds {r['log_odds']:+.2f}" for r in rows]
+    return _say(options, {"answers": rows}, lines)
 
 
 def _roundtrip(options: argparse.Namespace) -> int:
-    source, start = _load(options.image), SearchSettings(strength=options.strength).start
+    source, out, start = _load(options.image), _png(options.out), settings_of({"strength": options.strength}).start
     editor = _editor(options)
     found = editor.models.within_memory(lambda: editor.invert(source, start))
-    save_result(options.out, images.unfit(found.back[0], found.placement, source), None)
+    save_result(out, images.unfit(found.back[0], found.placement, source), None)
     report = {"psnr": found.psnr, "inversion_psnr": found.inversion_psnr, "t0": start, "nfe": found.trip.nfe}
     return _say(options, report, [
         f"{found.psnr:.1f} dB to the source, {found.inversion_psnr:.1f} dB to the autoencoder's own reconstruction",
@@ -183,6 +208,7 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("image")
         added.add_argument("instruction")
     edited.add_argument("-o", "--out", type=Path, required=True, help="the PNG to write")
+    edited.add_argument("--plan", type=Path, metavar="FILE", help="a plan as plan --json prints it, changed or not")
     _add_settings(edited)
     again = command("reproduce", _reproduce, "Run the recipe of a result again: the same bytes on the same machine.")
     again.add_argument("result", help="the PNG with the recipe")
@@ -202,7 +228,7 @@ def _parser() -> argparse.ArgumentParser:
     tripped.add_argument("image")
     tripped.add_argument("-o", "--out", type=Path, required=True, help="the PNG to write")
     tripped.add_argument("--strength", type=float, default=EFFORTS["balanced"].strength)
-    command("doctor", _doctor, "Check this machine for a profile, offline.")
+    command("doctor", _doctor, "Check this machine for a profile; downloads nothing.")
     return parser
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
+from threading import Event
 from typing import Any
 
 from tqdm import tqdm
@@ -39,6 +42,23 @@ def settings_of(values: Mapping[str, Any]) -> SearchSettings:
         raise EditError(str(error)) from error
 
 
+@contextmanager
+def stoppable() -> Iterator[Event]:
+    """An event that the first Ctrl-C sets, so that a run ends with its best so far; the second one interrupts."""
+    stop = Event()
+
+    def set_once(*_: Any) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+        print("\nStopping: the best so far is kept.", file=sys.stderr)
+
+    before = signal.signal(signal.SIGINT, set_once)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def follow(updates: Iterator[EditUpdate], steps: int) -> EditUpdate:
     """Exhaust the updates of an edit of about so many steps under a progress bar on standard error; the last one."""
     with tqdm(total=steps, file=sys.stderr, unit="step", desc="edit") as bar:
@@ -62,6 +82,7 @@ def report(update: EditUpdate, settings: SearchSettings, profile: str) -> dict[s
         "plan": update.plan.to_json(),
         "roundtrip_psnr": update.roundtrip_psnr,
         "changed": update.changed,
+        "untouched": update.untouched,
         "offset": update.offset,
         "met": update.candidates[0].met,
         "warning": warnings(update.candidates[0]),

@@ -21,6 +21,8 @@ DOUBT = (
     "run again with another seed."
 )
 
+UNTOUCHED = "In the model's opinion your picture shows this already, so it stays as it is."
+
 
 @dataclass(frozen=True)
 class Inverted:
@@ -193,8 +195,8 @@ def told(step: Step) -> str:
     """What a step is to the user; searches after the first are counted."""
     if step.diagnostics.get("drafted"):
         return "Drafted by captions alone"
-    search = step.diagnostics.get("searches", 1)
+    search, where = step.diagnostics.get("searches", 1), f"step {step.index} of {step.total}"
     if search == 1:
-        return f"Step {step.index} of {step.total}"
-    why = "from the best end" if step.diagnostics["restarted"] else "no candidate surely met the checks before"
-    return f"Step {step.index} of {step.total}, search {search:.0f}: {why}"
+        return f"Searching: {where}"
+    why = "from the best end" if step.diagnostics["restarted"] else "anew, since no candidate surely met the checks"
+    return f"Search {search:.0f}, {why}: {where}"

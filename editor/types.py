@@ -395,3 +395,8 @@ class EditUpdate:
     def offset(self) -> Offset | None:
         """That of the best candidate; only when done."""
         return self.candidates[0].offset if self.candidates else None
+
+    @property
+    def untouched(self) -> bool:
+        """Whether the source comes back as it is, since it shows already what the plan asks for; only when done."""
+        return self.changed == 0 and bool(self.candidates) and self.candidates[0].met

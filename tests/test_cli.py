@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 from threading import Event
 
@@ -98,7 +99,7 @@ def test_a_result_that_does_not_surely_meet_its_plan_is_warned_about(tiny, clock
 def test_score_prints_log_odds_and_probability(tiny, clock, capsys):
     status, out, _ = run(capsys, "score", clock, "Is the rim red?", "Does the clock show 4:45?", "--json")
     assert status == 0
-    rows = json.loads(out)
+    rows = json.loads(out)["answers"]
     assert [r["question"] for r in rows] == ["Is the rim red?", "Does the clock show 4:45?"]
     for row in rows:
         assert row["probability"] == pytest.approx(1 / (1 + np.exp(-row["log_odds"])))
@@ -113,10 +114,50 @@ def test_roundtrip_writes_the_picture_at_its_size(tiny, clock, tmp_path, capsys)
     assert json.loads(out)["inversion_psnr"] > 0
 
 
+def test_a_plan_from_a_file_is_used_as_it_stands(tiny, clock, tmp_path, capsys):
+    own = replace(PLAN, checks=(Check("Is the rim green?", weight=2.0),))
+    (tmp_path / "plan.json").write_text(json.dumps(own.to_json()))
+    edit = ("edit", clock, "a green rim", "--particles", "2", "--steps", "2", "-o", str(tmp_path / "out.png"))
+    status, out, err = run(capsys, *edit, "--plan", str(tmp_path / "plan.json"), "--json")
+    assert status == 0, err
+    assert Plan.from_json(json.loads(out)["plan"]) == own == read_recipe(tmp_path / "out.png").plan
+    for text, says in (('{"checks": []}', "at least one check"), ("no plan", "plan.json' can't be used")):
+        (tmp_path / "plan.json").write_text(text)
+        status, _, err = run(capsys, *edit, "--plan", str(tmp_path / "plan.json"))
+        assert (status, says in err) == (2, True)
+
+
+def test_ctrl_c_keeps_the_best_so_far(tiny, clock, tmp_path, capsys, monkeypatch):
+    edit = Editor.edit
+
+    def interrupted(self, request, stop=None):
+        for update in edit(self, request, stop):
+            yield update
+            if update.stage == "search" and update.step == 0:
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Editor, "edit", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    arguments = ("edit", clock, "make the rim red", "-o", str(tmp_path / "out.png"), "--particles", "2", "--steps", "6")
+    status, _, err = run(capsys, *arguments)
+    assert status == cli.INTERRUPTED
+    assert "Stopping: the best so far is kept." in err
+    assert read_recipe(tmp_path / "out.png").stopped is not None
+    assert signal.getsignal(signal.SIGINT) is before
+    monkeypatch.setattr(Editor, "plan", lambda *_: signal.raise_signal(signal.SIGINT))
+    status, out, err = run(capsys, "plan", clock, "make the rim red")
+    assert (status, out, err) == (cli.INTERRUPTED, "", "Interrupted: nothing is saved.\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["plan", "nowhere.png", "make it red"], "no file"),
+        (["edit", "CLOCK", "make it red", "-o", "nowhere/x.png"], "no folder 'nowhere'"),
+        (["edit", "CLOCK", "make it red", "-o", "x.jpg"], "ends in .png"),
+        (["edit", "CLOCK", "make it red", "-o", "x.png", "--plan", "nowhere.json"], "No such file"),
+        (["roundtrip", "CLOCK", "-o", "nowhere/x.png"], "no folder 'nowhere'"),
+        (["roundtrip", "CLOCK", "-o", "x.png", "--strength", "2"], "strength"),
         (["edit", "CLOCK", " ", "-o", "x.png"], "one sentence"),
         (["edit", "CLOCK", "make it red", "-o", "x.png", "--strength", "7"], "strength"),
         (["edit", "CLOCK", "make it red", "-o", "x.png", "--mask", "nowhere.png"], "no file"),
