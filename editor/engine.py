@@ -145,7 +145,8 @@ class Editor:
         started, calls = time.monotonic(), Calls()
         self._check(request)
         wanted = request.plan or self._plan(request.image, request.instruction, calls)
-        update = EditUpdate(stage="plan", message="Planned the checks", plan=wanted)
+        cost = Cost(vlm_calls=calls.count, seconds=time.monotonic() - started)
+        update = EditUpdate(stage="plan", message="Planned the checks", plan=wanted, cost=cost)
         yield update
         settings = self._settings(request)
         request = replace(request, settings=settings)

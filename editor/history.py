@@ -28,6 +28,8 @@ from editor.types import EditError
 __all__ = ["Edit", "History", "Recipe", "read_recipe", "save_result"]
 
 DAY = 86_400.0
+LISTED = 60
+"""How many edits a list has unless asked otherwise."""
 THUMBNAIL = 192
 """Longest side of a thumbnail in pixels."""
 
@@ -113,7 +115,7 @@ class History:
             id=secrets.token_urlsafe(16),
             owner=owner,
             created=self.clock(),
-            parent=self.made(owner, recipe.source),
+            parent=self.made(owner, recipe.source, changed=True),
             source=recipe.source,
             result=recipe.result,
             recipe_json=json.dumps(recipe.to_json()),
@@ -178,7 +180,7 @@ class History:
             raise EditError("This edit is no longer in the history: it was deleted or grew too old.")
         return edit
 
-    def list(self, owner: str, limit: int = 60) -> list[Edit]:
+    def list(self, owner: str, limit: int = LISTED) -> list[Edit]:
         """The owner's latest edits, newest first; -1 for all."""
         newest = select(Edit).where(Edit.owner == owner).order_by(col(Edit.created).desc()).limit(limit)
         with self._session() as session:
@@ -197,9 +199,11 @@ class History:
                 chain.insert(0, parent)
         return chain
 
-    def made(self, owner: str, fingerprint: str) -> str | None:
-        """The id of the owner's latest edit that resulted in this picture."""
+    def made(self, owner: str, fingerprint: str, changed: bool = False) -> str | None:
+        """The id of the owner's latest edit that resulted in this picture; with `changed`, from another one."""
         made = select(Edit.id).where(Edit.owner == owner, Edit.result == fingerprint)
+        if changed:
+            made = made.where(Edit.source != fingerprint)
         with self._session() as session:
             return session.exec(made.order_by(col(Edit.created).desc())).first()
 

@@ -203,7 +203,7 @@ class Jobs:
 
     def _keep_done(self, job: Job, update: EditUpdate) -> Any:
         job.update = update
-        if not update.stopped and update.cost.seconds > 0:
+        if not update.stopped and len(update.history) > 1:  # else it was no search: a draft or the source was enough
             self.learn(job.request.settings, update.cost.seconds)
         return self._keep(job)
 

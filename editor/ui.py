@@ -24,6 +24,8 @@ MAX_UPLOAD = f"{MAX_BYTES // 2**20}mb"
 CACHE = (3600, 86_400)
 """Every how many seconds Gradio's cache is cleaned, and of files of what age."""
 
+SURE = "(...given) => confirm('Delete {}?') ? given : Promise.reject()"
+"""Asks before a handler runs, which then gets what it would have got."""
 FOLLOWERS = 64
 """How many pages and clients may watch runs at the same time; the runs themselves go one by one."""
 
@@ -94,10 +96,11 @@ def _wire(page: gr.Blocks, parts: dict[str, Any], desk: Desk) -> None:
     on(parts["past"].click, desk.recall)
     on(parts["restore"].click, desk.restore)
     on(parts["further"].click, desk.further)
+    parts["further"].click(None, js="() => document.querySelector('#instruction input').focus()")
     on(parts["recipe_file"].upload, desk.use_recipe)
     on(parts["strip"].input, desk.download)
-    on(parts["forget"].click, desk.forget)
-    on(parts["forget_all"].click, desk.forget_all, js="() => confirm('Delete all of your edits?') || Promise.reject()")
+    on(parts["forget"].click, desk.forget, js=SURE.format("this edit"))
+    on(parts["forget_all"].click, desk.forget_all, js=SURE.format("all of your edits"))
 
 
 def _update(value: Any) -> dict[str, Any]:

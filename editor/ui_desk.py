@@ -23,6 +23,7 @@ from editor.mark import marked
 from editor.recipe import Recipe, encode_result, read_recipe
 from editor.types import EditError, EditRequest
 from editor.ui_forms import (
+    ANY,
     Form,
     plan_key,
     possible,
@@ -50,6 +51,7 @@ from editor.ui_parts import (
     owner_of,
     past_cards,
     read_examples,
+    running_line,
     serve,
     serve_bytes,
     show_edit,
@@ -58,6 +60,7 @@ from editor.ui_parts import (
     waiting_line,
 )
 
+PLANNING = "Planning… The first plan waits for the models to be loaded."
 EXAMPLES = Path(__file__).resolve().parent.parent / "assets" / "examples"
 
 
@@ -125,14 +128,18 @@ class Desk:
 
     # ------------------------------------------------------------------------------------------------ before the run
 
-    def take(self, picture: str | None) -> Form:
-        """Put an uploaded picture on the page as the editor reads it: upright, in RGB, as PNG."""
+    def take(self, picture: str | None, planned: str = "") -> Form:
+        """Put an uploaded picture on the page as the editor reads it: upright, in RGB, as PNG.
+
+        A plan stays that is for any picture.
+        """
         try:
             loaded = images.load(picture)
         except EditError as error:
             return {"picture": None, **status(str(error), "bad")}
         said = " ".join(loaded.notices) or "The picture is loaded: say what should be different."
-        return {"picture": serve(loaded.image), **show_mask(None), **show_plan(None), **status(said)}
+        plan = {} if planned.startswith(ANY) else show_plan(None)
+        return {"picture": serve(loaded.image), **show_mask(None), **plan, **status(said)}
 
     def take_example(self, event: gr.EventData) -> Form:
         """Put an example with its instruction on the page."""
@@ -151,7 +158,7 @@ class Desk:
     def plan(self, picture: str | None, instruction: str) -> Iterator[Form]:
         """Ask the model for a plan and show it."""
         image = read_picture(picture)
-        yield status("Planning…", "busy")
+        yield status(PLANNING, "busy")
         plan = self.jobs.call(lambda: self.editor.plan(image, instruction))
         said = status("This is the plan: change it as you like, then run.")
         yield {**said, **show_plan(plan, plan_key(image, instruction))}
@@ -164,13 +171,13 @@ class Desk:
             owner, image, instruction = owner_of(token, request), read_picture(form["picture"]), form["instruction"]
             plan, key, settings, mask = read_plan(form), plan_key(image, instruction), read_settings(form), None
             mask = read_mask(form, image)
-            if plan is None or form["planned"] not in ("", key):
-                yield {**busy(), **status("Planning…", "busy")}
+            if plan is None or form["planned"] not in ("", key, plan_key(None, instruction)):
+                yield {**busy(began=False), **status(PLANNING, "busy")}
                 plan = self.jobs.call(lambda: self.editor.plan(image, instruction))
                 yield show_plan(plan, key)
             todo = EditRequest(image=image, instruction=instruction, plan=plan, mask=mask, settings=settings)
             job = self.jobs.submit(todo, owner)
-            yield {"seed": settings.seed, **self._watched(job)}
+            yield {"seed": settings.seed, "planned": key, **self._watched(job)}
             yield from self._watch(job, request)
         except Exception:
             yield idle()
@@ -206,9 +213,8 @@ class Desk:
         update = job.update
         if update is None or not update.previews:
             return status(waiting_line(self.jobs, job), "busy")
-        said = f"Searching: step {update.step} of {update.steps}"
         curve = ui_plots.curve(update.history, update.source_score, update.steps)
-        line = status(said, "busy", update.step / max(1, update.steps))
+        line = status(running_line(update), "busy", update.step / max(1, update.steps))
         return {**line, "candidates": live_cards(update), "curve": curve}
 
     def _refused(self, job: Job) -> Form:
@@ -250,8 +256,10 @@ class Desk:
         edit = self.history.get(chosen(event, listed), owner := owner_of(token, request))
         depth = len(self.history.lineage(edit))
         said = f"“{edit.recipe.instruction}”" + (f", edit {depth} of its line" if depth > 1 else "")
-        shown = {**show_edit(self.history, edit, request), **self._past(owner, edit.id)}
-        return {**shown, "candidates": "", "job": "", **status(said, "done")}
+        shown = {**show_edit(self.history, edit, request), **self._past(owner, edit.id), **status(said, "done")}
+        job = self.jobs.latest(owner)
+        running = job is not None and not job.over
+        return shown if running else {**shown, "candidates": "", "job": ""}
 
     def restore(self, shown: str) -> Form:
         """Set picture, mask, instruction, plan and settings to those of the edit that is shown."""
@@ -272,7 +280,9 @@ class Desk:
         said = ["The recipe is loaded."]
         recipe = possible(read_recipe(recipe_file), self.editor.profile, said)
         image = read_picture(picture) if picture else None
-        if image is None or images.fingerprint(image) != recipe.source:
+        if image is None:
+            said.append("Upload the picture that it was made for.")
+        elif images.fingerprint(image) != recipe.source:
             said.append("It was made for another picture: upload that one to get the same result.")
             image = None
         mask = self._mask_of(recipe, image, said)
@@ -284,7 +294,8 @@ class Desk:
         """The mask's fields as a recipe has them for its picture, if that is there; `said` grows where it can't be."""
         mask = recipe.load_mask(image.size) if image else None
         if recipe.mask is not None and mask is None:
-            said.append("It was made with a mask: add that one too.")
+            where = "add that one too" if recipe.mask_png is None else "once its picture is here, drop this PNG again"
+            said.append(f"It was made with a mask: {where}.")
         return show_mask(serve(mask) if mask else None)
 
     def download(self, shown: str, strip: bool) -> Form:

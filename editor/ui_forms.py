@@ -27,12 +27,20 @@ CONTROLS = (
     "renoise", "noise", "guidance", "guided", "preserve", "focus", "jitters", "undo",
 )  # fmt: skip
 """The settings that have a control of their own on the page."""
+RANGES = {
+    "strength": (0.05, 1), "particles": (1, 64), "steps": (1, 100), "lookahead_steps": (1, 8), "corrections": (0, 16),
+    "draws": (1, 64), "searches": (1, 12), "renoise": (0, 1), "noise": (0, 3), "guidance": (0, 20), "guided": (0, 1),
+    "preserve": (0, 50), "focus": (0, 1), "jitters": (0, 16), "undo": (0, 0.5),
+}  # fmt: skip
+"""The least and the most that a control can be set to."""
 PLAN = ("table", "caption", "keep", "source_caption", "planned")
 MASK = ("paint", "mask", "mask_means", "feather")
 FIELDS = ("picture", "instruction", *PLAN, *MASK, "base", "seed", "lock", *CONTROLS)
 """What a run needs of the page."""
 FIRST_EFFORT = "balanced"
 """What the page and the programming interface take when nobody chooses."""
+ANY = "*"
+"""In the place of a picture for which a plan was made; see `plan_key`."""
 PROTECT = "Protect this"
 EDIT_ONLY = "Edit only this"
 
@@ -43,12 +51,18 @@ def methods(profile: Profile) -> list[str]:
 
 
 def possible(recipe: Recipe, profile: Profile, said: list[str]) -> Recipe:
-    """The recipe with a method that the profile can run; `said` grows where that is another than its own."""
-    method = recipe.settings.method
-    if method in methods(profile):
-        return recipe
-    said.append(f"This profile cannot run its method {method}: fmtt is set instead.")
-    return replace(recipe, settings=recipe.settings.but(method="fmtt"))
+    """The recipe with settings that the profile can run and the controls can show; `said` grows where these differ."""
+    settings, changes = recipe.settings, {}
+    if settings.method not in methods(profile):
+        said.append(f"This profile cannot run its method {settings.method}: fmtt is set instead.")
+        changes["method"] = "fmtt"
+    for name, (low, high) in RANGES.items():
+        value = getattr(settings, name)
+        if not low <= value <= high:
+            changes[name] = min(max(value, low), high)
+            said.append(f"Its {name} of {value:g} is beyond the page's control: {changes[name]:g} is set instead.")
+    keep = min(settings.keep, changes.get("particles", settings.particles))
+    return replace(recipe, settings=settings.but(**changes, keep=keep))
 
 
 def read_picture(path: str | None) -> Image.Image:
@@ -108,9 +122,9 @@ def _weight(text: str) -> float:
         raise EditError(f"The plan can't be used: a weight must be a number, not {text[:40]!r}.") from error
 
 
-def plan_key(image: Image.Image, instruction: str) -> str:
-    """Names what a plan was made for."""
-    return f"{images.fingerprint(image)} {instruction}"
+def plan_key(image: Image.Image | None, instruction: str) -> str:
+    """Names what a plan was made for: a picture, or any, and an instruction."""
+    return f"{images.fingerprint(image) if image else ANY} {instruction}"
 
 
 def read_mask(form: Form, image: Image.Image) -> Image.Image | None:
@@ -144,7 +158,7 @@ def show_settings(settings: SearchSettings) -> Form:
 
 
 def show_plan(plan: Plan | None, planned: str = "") -> Form:
-    """The plan's fields, in sight; `planned` is the `plan_key` of what it was made for, empty for any."""
+    """The plan's fields, in sight; `planned` is the `plan_key` of what it was made for, empty where a person did."""
     if plan is None:
         return {"table": [["", "yes", 1.0]], "caption": "", "keep": "", "source_caption": "", "planned": ""}
     rows = [[check.question, check.expected, check.weight] for check in plan.checks]
@@ -164,7 +178,7 @@ def show_recipe(recipe: Recipe, image: Image.Image | None) -> Form:
     """Instruction, plan and settings of a recipe, for this picture or for any, with its seed locked."""
     return {
         "instruction": recipe.instruction,
-        **show_plan(recipe.plan, plan_key(image, recipe.instruction) if image else ""),
+        **show_plan(recipe.plan, plan_key(image, recipe.instruction)),
         **show_settings(recipe.settings),
         "seed": recipe.settings.seed,
         "lock": True,

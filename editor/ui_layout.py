@@ -9,7 +9,7 @@ import gradio as gr
 from editor import ui_views
 from editor.types import MAX_INSTRUCTION, SearchSettings
 from editor.ui_desk import Desk
-from editor.ui_forms import EDIT_ONLY, FIRST_EFFORT, PROTECT, Paint, Picture, methods
+from editor.ui_forms import EDIT_ONLY, FIRST_EFFORT, PROTECT, RANGES, Paint, Picture, methods
 from editor.ui_parts import example_cards
 from editor.ui_stage import past, stage
 from editor.ui_views import CARDS_JS
@@ -115,7 +115,7 @@ def _settings(desk: Desk) -> dict[str, Any]:
             label="Effort",
             info="More effort tries more candidates for longer; seconds are those of this machine's last runs.",
         )
-        strength = gr.Slider(0.05, 1, first.strength, step=0.01, label="Strength", info="How much may change.")
+        strength = _slider(first, "strength", 0.01, "Strength", "How much may change.")
         with gr.Row():
             seed = gr.Number(
                 0,
@@ -143,26 +143,29 @@ def _advanced(first: SearchSettings, offered: list[str]) -> dict[str, Any]:
         info="How the clean picture is foreseen at every step.",
     )
     sliders = {
-        "particles": (1, 64, 1, "Candidates", "Carried at the same time."),
-        "steps": (1, 100, 1, "Steps", "From the noised picture to the result."),
-        "lookahead_steps": (1, 8, 1, "Look-ahead steps", "Calls of the flow map for one look-ahead."),
-        "corrections": (0, 16, 1, "Moves", "How often candidates move and are looked at in every step."),
-        "draws": (1, 64, 1, "Draws", "Starts tried for each candidate, to begin with the best."),
-        "searches": (1, 12, 1, "Searches", "At most so many, while the VLM is not sure at the end of one."),
-        "renoise": (0, 1, 0.05, "New noise", "How much of its noise a candidate renews at the start."),
-        "noise": (0, 3, 0.05, "Noise", "How far candidates wander."),
-        "guidance": (0, 20, 0.1, "Guidance", "Pull of the reward's gradient; 0 goes by chance and selection alone."),
-        "guided": (0, 1, 0.05, "Guided part", "Share of the steps that are guided; the rest runs along the flow."),
-        "preserve": (0, 50, 0.05, "Hold", "How strongly the result is held to the source."),
-        "focus": (0, 1, 0.05, "Focus", "How much is let go of where the edit acts, without a mask."),
-        "jitters": (0, 16, 1, "Jitters", "Slightly moved copies that are judged too: slower, harder to fool."),
-        "undo": (0, 0.5, 0.01, "Undo", "Gain to give up so that more of the source stays; 0 keeps every change."),
+        "particles": (1, "Candidates", "Carried at the same time."),
+        "steps": (1, "Steps", "From the noised picture to the result."),
+        "lookahead_steps": (1, "Look-ahead steps", "Calls of the flow map for one look-ahead."),
+        "corrections": (1, "Moves", "How often candidates move and are looked at in every step."),
+        "draws": (1, "Draws", "Starts tried for each candidate, to begin with the best."),
+        "searches": (1, "Searches", "At most so many, while the VLM is not sure at the end of one."),
+        "renoise": (0.05, "New noise", "How much of its noise a candidate renews at the start."),
+        "noise": (0.05, "Noise", "How far candidates wander."),
+        "guidance": (0.1, "Guidance", "Pull of the reward's gradient; 0 goes by chance and selection alone."),
+        "guided": (0.05, "Guided part", "Share of the steps that are guided; the rest runs along the flow."),
+        "preserve": (0.05, "Hold", "How strongly the result is held to the source."),
+        "focus": (0.05, "Focus", "How much is let go of where the edit acts, without a mask."),
+        "jitters": (1, "Jitters", "Slightly moved copies that are judged too: slower, harder to fool."),
+        "undo": (0.01, "Undo", "Gain to give up so that more of the source stays; 0 keeps every change."),
     }
-    made = {
-        name: gr.Slider(low, high, getattr(first, name), step=step, label=label, info=info)
-        for name, (low, high, step, label, info) in sliders.items()
-    }
+    made = {name: _slider(first, name, *how) for name, how in sliders.items()}
     return {"method": method, "lookahead": lookahead, **made}
+
+
+def _slider(first: SearchSettings, name: str, step: float, label: str, info: str) -> gr.Slider:
+    """The control of a setting."""
+    low, high = RANGES[name]
+    return gr.Slider(low, high, getattr(first, name), step=step, label=label, info=info)
 
 
 def _mask() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from editor import images, ui_plots, ui_views
 from editor.history import Edit, History
 from editor.jobs import Job, Jobs
 from editor.mark import marked
-from editor.progress import warnings
+from editor.progress import UNTOUCHED, warnings
 from editor.recipe import Recipe
 from editor.types import Candidate, EditError, EditRequest, EditUpdate, SearchSettings
 from editor.ui_forms import Form, plan_key, show_mask, show_plan, show_settings
@@ -86,8 +87,9 @@ def past_cards(history: History, edits: Sequence[Edit], shown: str) -> str:
     """Past edits, to come back to."""
     cards = []
     for edit in edits:
-        said = ("↳ " if edit.parent else "") + edit.recipe.instruction
-        cards.append(Card(history.thumbnail_path(edit).read_bytes(), said, f"Show: {edit.recipe.instruction}"))
+        said, when = edit.recipe.instruction, time.strftime("%Y-%m-%d %H:%M", time.localtime(edit.created))
+        picture = history.thumbnail_path(edit).read_bytes()
+        cards.append(Card(picture, ("↳ " if edit.parent else "") + said, f"Show: {said}", hint=f"{said} · {when}"))
     best = next((k for k, edit in enumerate(edits) if edit.id == shown), None)
     return ui_views.cards(cards, "Your edits, newest first", best=best, choosable=True)
 
@@ -152,9 +154,10 @@ class Keeper:
 def learn(jobs: Jobs, history: History, profile: str) -> None:
     """Let the jobs know how long the latest runs of a profile took, so that they can say what to expect."""
     for edit in reversed(history.latest()):
-        recipe, cost = edit.recipe, edit.report.get("cost")
-        if cost and cost["seconds"] > 0 and recipe.profile == profile and recipe.stopped is None:
-            jobs.learn(recipe.settings, cost["seconds"])
+        recipe, report = edit.recipe, edit.report
+        searched = len(report["history"]) > 1
+        if searched and recipe.profile == profile and recipe.stopped is None:
+            jobs.learn(recipe.settings, report["cost"]["seconds"])
 
 
 def report_of(request: EditRequest, update: EditUpdate, candidate: int = 0) -> dict[str, Any]:
@@ -197,11 +200,18 @@ def waiting_line(jobs: Jobs, job: Job) -> str:
     if place:
         soon = "" if seconds is None else f", about {seconds:.0f} s"
         return f"Waiting: {place} run{'s' if place > 1 else ''} before yours{soon}."
-    return f"{job.update.message}…" if job.update else "Starting…"
+    return running_line(job.update) if job.update else "Starting…"
+
+
+def running_line(update: EditUpdate) -> str:
+    """How far the run has come, and how long that took."""
+    return f"{update.message} · {update.cost.seconds:.0f} s"
 
 
 def ending_line(update: EditUpdate) -> str:
     """How the run ended."""
+    if update.untouched:
+        return UNTOUCHED
     held = sum(result.after >= 0.5 for result in update.checks)
     said = f"{held} of {len(update.checks)} checks hold (model opinion)."
     if update.stopped:
@@ -237,11 +247,11 @@ def idle() -> Form:
     }
 
 
-def busy() -> Form:
-    """The buttons while a run is watched."""
+def busy(began: bool = True) -> Form:
+    """The buttons while a run is watched, or planned for: before it has begun there is nothing to stop."""
     return {
         "run": gr.update(interactive=False, value="Running…"),
-        "stop": gr.update(visible=True),
+        "stop": gr.update(visible=began),
         "make_plan": gr.update(visible=False),
     }
 

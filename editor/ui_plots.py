@@ -11,10 +11,13 @@ Rewards = Sequence[Sequence[float]]
 
 
 def curve(history: Rewards, source: float | None, steps: int) -> str:
-    """The reward of the best candidate over the steps, in the band between the best and the worst one."""
-    if not history:
+    """The reward of the best candidate over the steps, in the band between the best and the worst one.
+
+    Nothing where one step was all.
+    """
+    if max(len(history) - 1, steps) < 1:
         return ""
-    steps = max(steps, len(history) - 1, 1)
+    steps = max(steps, len(history) - 1)
     low, high = _range([v for scores in history for v in scores] + [v for v in (source,) if v is not None])
 
     def place(step: int, value: float) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from editor import ui_views
+from editor.history import LISTED
 from editor.ui_desk import Desk
 from editor.ui_views import CARDS_JS
 
@@ -131,7 +132,7 @@ def past(desk: Desk) -> dict[str, Any]:
     with gr.Column(visible=False, elem_id="past") as box:
         gr.Markdown(
             f"## Your edits\n{desk.history.limits} They belong to this browser, or to your login. "
-            "↳ marks the edit of a result."
+            f"↳ marks the edit of a result. The newest {LISTED} are shown."
         )
         cards = gr.HTML(js_on_load=CARDS_JS, padding=False, elem_id="past-cards")
         forget_all = gr.Button("Delete all of my edits", variant="stop", size="sm", elem_id="forget-all")

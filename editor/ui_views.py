@@ -51,6 +51,8 @@ class Card:
     alt: str
     checks: tuple[tuple[str, bool], ...] = ()
     """Questions with whether they hold."""
+    hint: str = ""
+    """What is shown over it besides; the caption if empty."""
 
 
 def cards(items: Sequence[Card], label: str, best: int | None = None, choosable: bool = False) -> str:
@@ -77,10 +79,10 @@ def _card(card: Card, index: int, best: bool, choosable: bool) -> str:
         f'<i class="{"yes" if holds else "no"}" title="{escape(question)}">{"✓" if holds else "✕"}</i>'
         for question, holds in card.checks
     )
-    data = base64.b64encode(card.picture).decode()
+    data, hint = base64.b64encode(card.picture).decode(), escape(card.hint or card.caption)
     return (
         f'<{tag} class="card{" best" if best else ""}"{more}><img src="data:image/webp;base64,{data}" '
-        f'alt="{escape(card.alt)}"><span title="{escape(card.caption)}">{escape(card.caption)}{marks}</span></{tag}>'
+        f'alt="{escape(card.alt)}"><span title="{hint}">{escape(card.caption)}{marks}</span></{tag}>'
     )
 
 

@@ -73,7 +73,7 @@ class FakeEditor:
             stopped = stop is not None and stop.is_set()
             update = EditUpdate(
                 stage="search",
-                message="Searching",
+                message=f"Searching: step {step} of {total}",
                 plan=plan,
                 step=step,
                 steps=total,

@@ -8,7 +8,7 @@ from editor import images
 from editor.loading import MAX_BYTES
 from editor.recipe import read_recipe
 from editor.registration import Offset
-from editor.types import EditError
+from editor.types import EditError, SearchSettings
 from editor.ui import build_page, launch_options, translated
 from editor.ui_desk import Desk
 from editor.ui_forms import PROTECT
@@ -71,6 +71,27 @@ def test_what_a_person_can_put_right_is_said_and_frees_the_page(desk, picture, c
     assert not seen["stop"]["visible"]
 
 
+def test_before_a_run_has_begun_there_is_nothing_to_stop(desk, picture):
+    lines = list(desk.run(form(picture), "ann", came()))
+    planning = next(line for line in lines if "Planning" in line.get("status", ""))
+    assert not planning["stop"]["visible"]
+    assert next(line for line in lines if "job" in line)["stop"]["visible"]
+
+
+def test_a_past_edit_that_is_opened_during_a_run_takes_neither_the_stop_button_nor_the_candidates(desk, picture):
+    first = all_of(desk.run(form(picture), "ann", came()))
+    desk.editor.gate.clear()
+    running, seen = desk.run(form(picture, steps=60), "ann", came()), {}
+    while "step 2" not in seen.get("status", ""):
+        seen |= next(running)
+    opened = desk.recall(click(0), first["listed"], "ann", came())
+    assert not {"job", "candidates"} & set(opened)
+    desk.stop((seen | opened)["job"], "ann", came())
+    assert "Stopped after step" in (seen | all_of(running))["status"]
+    desk.editor.gate.set()
+    assert desk.recall(click(0), first["listed"], "ann", came())["job"] == ""
+
+
 def test_a_failed_run_says_an_id_and_no_secret(desk, picture):
     last = all_of(desk.run(form(picture, instruction="a bug"), "ann", came()))
     assert "error " in last["status"]
@@ -93,6 +114,15 @@ def test_a_new_picture_takes_the_mask_of_the_last_one_away(desk, picture):
     taken = desk.take(picture)
     assert (taken["mask"], taken["paint"]["value"], taken["paint"]["visible"]) == (None, None, False)
     assert desk.paint_on(picture)["paint"]["visible"]
+
+
+def test_a_plan_of_ones_own_is_for_the_sentence_that_it_ran_with(desk, picture):
+    own = form(picture, table=[["Is it night?", "yes", 1]])
+    planned = all_of(desk.run(own, "ann", came()))["planned"]
+    again = all_of(desk.run(own | {"planned": planned}, "ann", came()))
+    assert [c.question for c in desk.history.get(again["shown"]).recipe.plan.checks] == ["Is it night?"]
+    other = all_of(desk.run(own | {"planned": planned, "instruction": "make the rim green"}, "ann", came()))
+    assert other["table"][0][0] == "Is it so: make the rim green?"
 
 
 def test_an_example_fills_picture_and_instruction(desk):
@@ -133,14 +163,38 @@ def test_history_goes_back_branches_restores_and_deletes(desk, picture):
     assert "All 2 edits" in desk.forget_all("ann", came())["status"]
 
 
-def test_a_recipe_that_was_dropped_sets_everything_but_the_picture(desk, picture):
+def test_a_recipe_that_was_dropped_sets_everything_but_the_picture(desk, picture, tmp_path):
     after = all_of(desk.run(form(picture, strength=0.55), "ann", came()))["slider"][1]
     same = desk.use_recipe(after, picture)
     assert (same["instruction"], same["seed"], same["strength"], same["lock"]) == ("make it dark", 7, 0.55, True)
     assert "another picture" not in same["status"]
-    assert "another picture" in desk.use_recipe(after, None)["status"]
+    clock_like((90, 80)).save(tmp_path / "other.png")
+    assert "made for another picture" in desk.use_recipe(after, str(tmp_path / "other.png"))["status"]
     with pytest.raises(EditError, match="no recipe"):
         desk.use_recipe(picture, None)
+
+
+def test_a_recipe_waits_for_its_picture_but_not_for_another_sentence(desk, picture):
+    own = form(picture, table=[["Is it night?", "yes", 2.0]])
+    first = all_of(desk.run(own, "ann", came()))
+    dropped = desk.use_recipe(first["slider"][1], None)
+    assert "Upload the picture that it was made for" in dropped["status"]
+    taken = desk.take(picture, dropped["planned"])
+    assert "table" not in taken
+    fields = {name: dropped[name] for name in ("table", "planned", "base", "seed")}
+    again = all_of(desk.run(form(taken["picture"], **fields), "ann", came()))
+    assert desk.history.get(again["shown"]).result == desk.history.get(first["shown"]).result
+    other = all_of(desk.run(form(taken["picture"], **fields, instruction="make the rim green"), "ann", came()))
+    assert other["table"][0][0] == "Is it so: make the rim green?"
+    assert "table" in desk.take(picture, again["planned"])
+
+
+def test_a_recipe_beyond_the_controls_is_set_to_what_they_can_show(desk, picture):
+    beyond = form(picture, particles=100, base=SearchSettings(particles=100, keep=80))
+    shown = all_of(desk.run(beyond, "ann", came()))["shown"]
+    restored = desk.restore(shown)
+    assert (restored["particles"], restored["base"].keep) == (64, 64)
+    assert "particles of 100 is beyond the page&#x27;s control: 64 is set instead" in restored["status"]
 
 
 @pytest.mark.parametrize("two_time", [True, False])
@@ -265,7 +319,7 @@ def test_mask_and_all_come_back_with_an_edit_or_a_recipe(desk, picture, tmp_path
         fields = {name: back[name] for name in ("mask", "mask_means", "feather", "table", "base")}
         rerun = all_of(desk.run(form(picture, **fields), "ann", came()))
         assert desk.history.get(rerun["shown"]).recipe.mask == used.mask
-    assert "add that one too" in desk.use_recipe(first["slider"][1], None)["status"]
+    assert "drop this PNG again" in desk.use_recipe(first["slider"][1], None)["status"]
     plain = all_of(desk.run(form(picture), "ann", came()))
     assert desk.restore(plain["shown"])["mask"] is None
 

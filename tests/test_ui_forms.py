@@ -126,7 +126,8 @@ def test_answers(expected, probability, said):
 def test_the_curve_says_what_it_shows_and_takes_any_history():
     assert ui_plots.curve([], None, 0) == ""
     assert "the best reward is 3.00, the worst 1.00" in ui_plots.curve([(0.0, 0.0), (3.0, 1.0)], None, 4)
-    assert "nan" not in ui_plots.curve([(1.0,)], 1.0, 0)
+    assert "nan" not in ui_plots.curve([(1.0,), (1.0,)], 1.0, 0)
+    assert ui_plots.curve([(1.0, 2.0)], 0.0, 0) == "", "a run of one step, as a draft that was enough"
     numbers = re.findall(r'text-anchor="end">([^<]*)<', ui_plots.curve([(0.0, 0.05), (0.1, 0.02)], None, 1))
     assert len(set(numbers)) == 5
 
