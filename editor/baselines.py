@@ -206,9 +206,10 @@ class _Still:
 
 
 def planned_nfe(settings: SearchSettings) -> int:
-    """The most network evaluations that a run from copies of one source takes, found by a dry run; no data changes it.
+    """Network evaluations of a run from copies of one source, found by a dry run; no data changes it.
 
-    That is where no end of its searches meets what was asked for.
+    No end of its searches meets there what was asked for, and none is left as lost: those that are begin anew, with all
+    draws, and take more, though never more than a `budget` that allows for one search.
     """
     x = torch.ones(settings.particles, 1, 1, 1)
 

@@ -24,6 +24,7 @@ from editor.models import TWICE, Models, load_profile
 from editor.particles import checked
 from editor.profiles import Profile
 from editor.progress import Inverted, Progress
+from editor.recipe import LIMITS
 from editor.types import (
     MAX_INSTRUCTION,
     Cost,
@@ -130,20 +131,23 @@ class Editor:
         Raises EditError with a sentence for what a person can put right; when a GPU's memory runs out, the next tighter
         memory plan is tried once.
         """
+        stop = stop or Event()
         try:
-            yield from self._edit(request, stop or Event())
+            yield from self._edit(request, stop)
             return
         except torch.OutOfMemoryError:
             pass  # the error holds all that the run held: it must be gone before the models are loaded again
         self.models.tighten()
         try:
-            yield from self._edit(request, stop or Event())
+            yield from self._edit(request, stop)
         except torch.OutOfMemoryError as error:
             raise EditError(TWICE) from error
 
     def _edit(self, request: EditRequest, stop: Event) -> Iterator[EditUpdate]:
         started, calls = time.monotonic(), Calls()
         self._check(request)
+        if request.mask is not None and request.mask.getextrema()[0] == 255:
+            request = replace(request, mask=None)  # one that is white all over says nothing of where the edit acts
         wanted = request.plan or self._plan(request.image, request.instruction, calls)
         cost = Cost(vlm_calls=calls.count, seconds=time.monotonic() - started)
         update = EditUpdate(stage="plan", message="Planned the checks", plan=wanted, cost=cost)
@@ -159,31 +163,37 @@ class Editor:
         )  # fmt: skip
         yield update
         self._check_representable(inverted)
-        judge = Judge.of(self.models, wanted, inverted.latents, inverted.before, request.mask, settings, calls)
-        judge.look_again(self.models.vlm.planner, inverted.square)
-        progress = Progress(request, inverted, judge, update, started)
-        flow, source_flow = self.models.condition(wanted.caption), None
+        flow, source_flow, enough = self.models.condition(wanted.caption), None, False
         if wanted.source not in ("", wanted.caption):
             source_flow = self.models.condition(wanted.source)
-        enough = False
         try:
+            judge = Judge.of(self.models, wanted, inverted.latents, inverted.before, request.mask, settings, calls)
+            judge.look_again(self.models.vlm.planner, inverted.square)
+            progress = Progress(request, inverted, judge, update, started)
             if settings.focus:
                 yield self._locate(flow, source_flow, progress, settings)
             if settings.draft_jumps and judge.heard and not judge.source.met:
                 enough = yield from self._draft(flow, source_flow, stop, progress, settings)
             if not enough:
                 yield from self._search(flow, stop, progress)
-            if settings.undo > 0 and settings.method != SAMPLING and not stop.is_set():
+            stopped = stop.is_set()
+            if self._undoes(progress) and not stopped:
                 progress.undo(settings.undo)
         except ValueError as error:
             raise EditError(str(error)) from error
-        yield progress.finished(stopped=stop.is_set())
+        yield progress.finished(stopped)
+
+    def _undoes(self, progress: Progress) -> bool:
+        """Whether what changed for nothing is put back, which needs gradients unless it is everything."""
+        settings = progress.request.settings
+        able = self.models.gradient or progress.judge.source.met
+        return settings.undo > 0 and settings.method != SAMPLING and able
 
     def _settings(self, request: EditRequest) -> SearchSettings:
         """Those of the request, as far as the models allow."""
         settings = request.settings.but(shift=request.settings.shift or self.models.shift)
         if not self.models.gradient:
-            settings = settings.but(guidance=0.0, focus=0.0, undo=0.0)
+            settings = settings.but(guidance=0.0, focus=0.0)
         if settings.method != "fmtt":
             settings = settings.but(draft_jumps=0)
         # Without a focus nobody looks whether captions tell of the edit.
@@ -227,7 +237,9 @@ class Editor:
         if judge.sure is not None and judge.is_part(scored.checks[best]) and not stop.is_set():
             judge.begin_at(edits[best : best + 1], scored.images[best : best + 1])
             progress.inverted = replace(progress.inverted, latents=judge.latents)
-            yield self._locate(flow, None, progress, settings)
+            located = self._locate(flow, None, progress, settings)
+            progress.begun_at_sketch()
+            yield located
         return stop.is_set()
 
     def _search(self, flow: FlowMap, stop: Event, progress: Progress) -> Iterator[EditUpdate]:
@@ -237,10 +249,9 @@ class Editor:
         if mask is not None and settings.method != SAMPLING:
             flow = Held.of(flow, mask, found.latents, found.trip.x, settings.start)
         start = found.trip.x.expand(settings.particles, -1, -1, -1).clone()
-        undone = settings.undo > 0 and settings.method != SAMPLING
         for step in METHODS[settings.method](flow, progress.judge, start, settings):
             yield progress.after(step)
-            if stop.is_set() or (undone and progress.judge.source.met):
+            if stop.is_set() or (progress.judge.source.met and self._undoes(progress)):
                 break  # a source that meets its plan comes back whole, whatever is found
 
     def score(self, image: Image.Image, questions: list[str]) -> list[float]:
@@ -260,12 +271,21 @@ class Editor:
             check_instruction(request.instruction)
         elif len(request.instruction) > MAX_INSTRUCTION:
             raise EditError(f"The instruction is too long: use at most {MAX_INSTRUCTION} characters.")
-        if request.mask is not None and request.mask.size != request.image.size:
-            raise EditError("The mask must have the size of the picture: paint it again.")
+        if request.mask is not None:
+            self._check_mask(request.mask, request.image.size)
+        for name, most in LIMITS.items():
+            if getattr(request.settings, name) > most:
+                raise EditError(f"The setting {name} is {getattr(request.settings, name)}: choose at most {most}.")
         if request.settings.method not in METHODS:
             raise EditError(f"There is no method {request.settings.method!r}: choose one of {', '.join(METHODS)}.")
         if request.settings.method == SAMPLING and not self.profile.two_time:
             raise EditError(LOOK_ONLY.format(self.profile.name))
+
+    def _check_mask(self, mask: Image.Image, size: tuple[int, int]) -> None:
+        if mask.size != size or mask.mode != "L":
+            raise EditError("The mask must be greyscale and have the size of the picture: paint it again.")
+        if mask.getextrema()[1] == 0:
+            raise EditError("The mask leaves nothing that may change: mark less of the picture, or take the mask away.")
 
     def _check_representable(self, inverted: Inverted) -> None:
         if inverted.psnr < self.profile.least_psnr:

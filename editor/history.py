@@ -56,7 +56,17 @@ class Edit(SQLModel, table=True):
 
     @property
     def recipe(self) -> Recipe:
+        """Raises EditError where another version wrote it."""
         return Recipe.from_json(json.loads(self.recipe_json))
+
+    @property
+    def readable(self) -> bool:
+        """Whether this version can read its recipe."""
+        try:
+            self.recipe  # noqa: B018
+        except EditError:
+            return False
+        return True
 
     @property
     def report(self) -> dict[str, Any]:

@@ -87,6 +87,11 @@ def inverted(mask: Image.Image) -> Image.Image:
     return mask.point(lambda value: 255 - value)
 
 
+def _marked(mask: Image.Image) -> Image.Image:
+    """White wherever a mask is not black."""
+    return mask.point(lambda value: 255 * (value > 0))
+
+
 def feathered(mask: Image.Image, share: float) -> Image.Image:
     """The mask with an edge that is soft over a share of the picture's short side, inwards: black stays black.
 
@@ -94,10 +99,9 @@ def feathered(mask: Image.Image, share: float) -> Image.Image:
     """
     if share <= 0:
         return mask
-    highest = mask.getextrema()[1]
-    blurred = mask.filter(ImageFilter.GaussianBlur(share * min(mask.size) / 2))
-    softened = ImageChops.darker(mask, blurred.point(lambda value: max(0, 2 * value - highest)))
-    if softened.getextrema()[1] < highest / 2:
+    blurred = _marked(mask).filter(ImageFilter.GaussianBlur(share * min(mask.size) / 2))
+    softened = ImageChops.multiply(mask, blurred.point(lambda value: max(0, 2 * value - 255)))
+    if softened.getextrema()[1] < mask.getextrema()[1] / 2:
         raise EditError("The soft edge is wider than the marked part: lower it, or mark more.")
     return softened
 
@@ -258,7 +262,7 @@ def _ramp(x: Tensor, low: float, high: float) -> Tensor:
 
 
 def _feathered(mask: Image.Image | None, size: tuple[int, int]) -> Tensor | float:
-    """Weights (H, W) in [0, 1]: 0 wherever the mask is 0, rising to the mask's own value inside its edge.
+    """Weights (H, W) in [0, 1]: 0 wherever the mask is 0, rising to the mask's own value inside the edge of that.
 
     The band is 1 % of the short side, and narrower where the mask would otherwise have no inside.
     """
@@ -266,12 +270,12 @@ def _feathered(mask: Image.Image | None, size: tuple[int, int]) -> Tensor | floa
         return 1.0
     if mask.mode != "L" or mask.size != size:
         raise EditError(f"The mask must be greyscale and {size[0]} x {size[1]} pixels.")
-    value = torch.from_numpy(np.array(mask)).float() / 255
+    value, marked = torch.from_numpy(np.array(mask)).float() / 255, _marked(mask)
     radius = min(size) / 100
     while radius >= 0.5:
-        blurred = torch.from_numpy(np.array(mask.filter(ImageFilter.GaussianBlur(radius)))).float() / 255
-        inner = (2 * blurred - value.amax()).clamp(min=0)
-        if inner.amax() > 0.9 * value.amax():
-            return torch.minimum(value, inner)
+        blurred = torch.from_numpy(np.array(marked.filter(ImageFilter.GaussianBlur(radius)))).float() / 255
+        inner = (2 * blurred - 1).clamp(min=0)
+        if inner.amax() > 0.9:
+            return value * inner
         radius /= 2
     return value

@@ -31,6 +31,8 @@ MET = 0.5
 """Probability beyond which a check counts as met."""
 SUFFICES = 0.9
 """Probability beyond which all checks must hold, those of what must stay too, for a draft to need no search."""
+LEAST_WEIGHT = 1e-3
+"""How much a place at least counts for closeness to the source, even where all may change."""
 LOST = 1e-4
 """Probability under which a check is too far from being met for a search that begins there to mend it."""
 
@@ -81,7 +83,7 @@ class Judge:
         weight = small = None
         if mask is not None:
             within = images.to_unit(images.fit(mask, before.shape[-1])[0])[:, :1]
-            weight = outside(within, before.shape[-2:]).clamp(min=1e-3)
+            weight = outside(within, before.shape[-2:]).clamp(min=LEAST_WEIGHT)
             small = F.interpolate(within, size=latents.shape[-2:], mode="area").to(latents)
         held = Preserve(before, weight=weight)
         judge = cls(models.codec, asked, held, settings.preserve, latents, small, calls, len(plan.checks))
@@ -111,7 +113,7 @@ class Judge:
         """
         if self.mask is None:
             self.focus, self.mask = focus, focus.mask
-            self.preserve = replace(self.preserve, weight=1 - settings.focus * focus.free)
+            self.preserve = replace(self.preserve, weight=(1 - settings.focus * focus.free).clamp(min=LEAST_WEIGHT))
         self.sure, self.heard = None if focus.told else settings.sure, focus.heard
 
     def begin_at(self, draft: Latents, image: Images) -> None:

@@ -121,6 +121,8 @@ def _to_rgb(image: Image.Image, notices: list[str]) -> Image.Image:
         return _from_print(image, profile)
     has_alpha = image.mode in ("LA", "PA", "RGBa", "RGBA") or "transparency" in image.info
     result = image.convert("RGBA" if has_alpha else "RGB")
+    if has_alpha and result.getextrema()[3][0] == 0:
+        notices.append("The picture has transparent parts: they stay transparent, whatever the edit paints there.")
     result.info = {"icc_profile": profile} if profile[16:20] == b"RGB " else {}
     return result
 

@@ -106,6 +106,13 @@ class Progress:
         self.spent, self.drafts, self.sketch = self.spent + nfe, nfe, self.best
         return update
 
+    @torch.no_grad()
+    def begun_at_sketch(self) -> None:
+        """The best draft has taken the source's place: judge it once more, as what is found from there will be."""
+        self.latents = self.judge.latents
+        (self.best,) = self._candidates(self.judge(self.latents), [self.best.place])
+        self.sketch = self.best
+
     def after(self, step: Step) -> EditUpdate:
         """The update that tells of a step."""
         before = int(self.drafts > 0)
@@ -129,7 +136,8 @@ class Progress:
     def undo(self, give_up: float) -> None:
         """Put the source back where the best candidate's change earned next to nothing; see `editor.undo`.
 
-        All of it, where the source meets every check of the plan already.
+        All of it, where the source meets every check of the plan already; nothing, where the plan would be met no
+        longer.
         """
         if self.judge.source.met:
             latents = self.source
@@ -139,7 +147,11 @@ class Progress:
         with torch.no_grad():
             judged = self.judge.drafted(latents) if self.update.diagnostics.get("drafted") else self.judge(latents)
             (spared,) = self._candidates(judged, [self.best.place])
-        self.spared = replace(spared, met=spared.met or self.judge.source.met)
+        spared = replace(spared, met=spared.met or self.judge.source.met)
+        if spared.met or not self.best.met:
+            self.spared = spared
+        else:
+            latents = self.judge.within(self.latents)
         changed = float((latents != self.source).any(1).float().mean())
         self.update = replace(self.update, changed=changed, cost=self._cost(self.update.cost.nfe))
 

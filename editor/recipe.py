@@ -29,8 +29,13 @@ MAX_MASK = 192 * 2**10
 """Bytes of the mask's PNG that a recipe carries; a painted mask of 12 megapixels takes some tens of thousands."""
 MAX_RECIPE = 64 * 2**10 + MAX_MASK * 4 // 3
 """Characters of the JSON, with the mask in base64."""
-LIMITS = {"particles": 256, "steps": 256, "lookahead_steps": 16, "corrections": 16, "selections": 256}
-"""The largest settings that a recipe may ask for."""
+LIMITS = {
+    "particles": 256, "steps": 512, "lookahead_steps": 16, "corrections": 16, "selections": 256, "draws": 256,
+    "searches": 64, "least": 64, "draft_jumps": 64,
+}  # fmt: skip
+"""The largest settings that a recipe may ask for, and so a run."""
+MAX_STEPS = 2**20
+"""No run has more steps, whatever its settings within these limits."""
 MAX_TIMES = 256
 """The most time steps that a recipe may list."""
 PACKAGES = ("torch", "diffusers", "transformers", "pillow")
@@ -106,7 +111,7 @@ class Recipe:
                 mask_png=None if data.get("mask_png") is None else _base64(data["mask_png"]),
                 result=_digest(data.get("result")),
                 candidate=_whole(data.get("candidate", 0), 255),
-                stopped=None if data.get("stopped") is None else _whole(data["stopped"], 256),
+                stopped=None if data.get("stopped") is None else _whole(data["stopped"], MAX_STEPS),
                 versions=_versions(data.get("versions")),
             )
         except ValueError as error:

@@ -80,7 +80,7 @@ class Run:
         A look-ahead without a gradient costs a fraction of a guided step, and a start near what is asked for spares
         the search a long way. The source as it is is none of them: where it lands was looked at to scatter them.
         """
-        if self.settings.draws == 1 or self.settings.renoise == 0 or len(x) == 1:
+        if self.settings.draws == 1 or self.settings.renoise == 0:
             return self.scatter(x)
         clean = self.clean(x)
         return self._best(torch.cat([self._renoised(x, clean) for _ in range(self.settings.draws)])[1:])

@@ -60,6 +60,7 @@ from editor.ui_parts import (
     waiting_line,
 )
 
+REFUSED = "The picture, and what the model makes of it without any edit"
 PLANNING = "Planning… The first plan waits for the models to be loaded."
 EXAMPLES = Path(__file__).resolve().parent.parent / "assets" / "examples"
 
@@ -218,11 +219,17 @@ class Desk:
         return {**line, "candidates": live_cards(update), "curve": curve}
 
     def _refused(self, job: Job) -> Form:
-        """What the model makes of a picture that it was to edit and could not."""
-        if job.update is None or job.update.roundtrip is None:
+        """What the model makes of a picture that it was to edit and could not; or a result that could not be kept."""
+        update = job.update
+        if update is None or update.roundtrip is None:
             return {}
-        pair = serve(images.at_most(job.request.image)), serve(marked(job.update.roundtrip))
-        return {"refused": gr.update(value=pair, visible=True)}
+        if update.done:
+            recipe = Recipe.of(job.request, update, self.editor.profile.name)
+            after, said = encode_result(update.best, recipe), "The result, which is not kept: save it from here"
+        else:
+            after, said = images.to_png(marked(update.roundtrip)), REFUSED
+        pair = serve(images.at_most(job.request.image)), serve_bytes(after, "tiltedit.png")
+        return {"refused": gr.update(value=pair, label=said, visible=True)}
 
     def _candidates(self, job: Job, chosen: int) -> Form:
         """What only a run that is remembered can show."""
@@ -318,6 +325,6 @@ class Desk:
         return {**self._past(owner), **nothing(), **status(f"All {count} edits are deleted.")}
 
     def _past(self, owner: str, shown: str = "") -> Form:
-        edits = self.history.list(owner)
+        edits = [edit for edit in self.history.list(owner) if edit.readable]
         cards = past_cards(self.history, edits, shown)
         return {"listed": [edit.id for edit in edits], "past": cards, "past_box": gr.update(visible=bool(edits))}

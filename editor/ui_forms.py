@@ -17,7 +17,7 @@ from editor.engine import SAMPLING
 from editor.profiles import Profile
 from editor.recipe import Recipe
 from editor.types import EditError, SearchSettings
-from rewards.base import Check, Plan
+from rewards.base import YES, Check, Plan
 
 Form = dict[str, Any]
 """Values of the page's fields by the names of their components."""
@@ -104,15 +104,11 @@ def read_plan(form: Form) -> Plan | None:
     if not rows:
         return None
     try:
-        checks = tuple(Check(question, _expected(expected), _weight(weight)) for question, expected, weight in rows)
+        checks = tuple(Check.of(question, expected or YES, _weight(weight)) for question, expected, weight in rows)
         keep = tuple(line.strip() for line in form["keep"].splitlines() if line.strip())
         return Plan(checks, form["caption"].strip(), keep, form["source_caption"])
     except ValueError as error:
         raise EditError(f"The plan can't be used: {error}") from error
-
-
-def _expected(text: str) -> str:
-    return text.lower() if text.lower() in ("yes", "no") else text or "yes"
 
 
 def _weight(text: str) -> float:

@@ -13,6 +13,7 @@ from editor.ui_forms import EDIT_ONLY, FIRST_EFFORT, PROTECT, RANGES, Paint, Pic
 from editor.ui_parts import example_cards
 from editor.ui_stage import past, stage
 from editor.ui_views import CARDS_JS
+from rewards.base import CAPTION
 
 BROWSER_KEY = "tiltedit"
 """Names the browser's storage of its token, which is random and nobody else's; it isn't a secret itself."""
@@ -99,6 +100,7 @@ def _plan() -> dict[str, Any]:
             label="Caption",
             info="What the edited picture shows; it guides the image model.",
             lines=2,
+            max_length=CAPTION,
             elem_id="caption",
         )
         keep = gr.Textbox(label="Keep", info="What must stay, one thing a line.", lines=2, elem_id="keep")

@@ -153,7 +153,7 @@ class Keeper:
 
 def learn(jobs: Jobs, history: History, profile: str) -> None:
     """Let the jobs know how long the latest runs of a profile took, so that they can say what to expect."""
-    for edit in reversed(history.latest()):
+    for edit in filter(lambda edit: edit.readable, reversed(history.latest())):
         recipe, report = edit.recipe, edit.report
         searched = len(report["history"]) > 1
         if searched and recipe.profile == profile and recipe.stopped is None:

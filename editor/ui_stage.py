@@ -8,7 +8,7 @@ import gradio as gr
 
 from editor import ui_views
 from editor.history import LISTED
-from editor.ui_desk import Desk
+from editor.ui_desk import REFUSED, Desk
 from editor.ui_views import CARDS_JS
 
 
@@ -19,7 +19,7 @@ def stage() -> dict[str, Any]:
     refused = gr.ImageSlider(
         format="png",
         type="filepath",
-        label="The picture, and what the model makes of it without any edit",
+        label=REFUSED,
         max_height=420,
         interactive=False,
         visible=False,

@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 YES, NO = "yes", "no"
+CAPTION, KEPT = 500, 200
+"""The most characters of a plan's caption, and of one thing to keep."""
 FAMILIES = ("qwen2_5_vl", "qwen3_vl")
 """Values of `model_type` in a folder's config.json that `rewards.vlm.VLM` reads."""
 
@@ -38,6 +40,15 @@ class Check:
         if not 0 < self.weight <= 100:
             raise ValueError(f"A check's weight must be above 0 and at most 100, not {self.weight!r}.")
 
+    @classmethod
+    def of(cls, question: Any, expected: Any = YES, weight: Any = 1.0) -> Check:
+        """A check from untrusted words: true and false are yes and no, as is "Yes" with spaces around it.
+
+        Raises ValueError or TypeError.
+        """
+        said = {True: YES, False: NO}[expected] if isinstance(expected, bool) else str(expected).strip()
+        return cls(str(question).strip(), said.lower() if said.lower() in (YES, NO) else said, float(weight))
+
     @property
     def is_open(self) -> bool:
         return self.expected not in (YES, NO)
@@ -60,6 +71,8 @@ class Plan:
             raise ValueError("A plan needs at least one check: write a question with its answer.")
         if len(self.checks) > 12 or len(self.keep) > 16:
             raise ValueError("A plan may have at most 12 checks and 16 things to keep.")
+        if max(len(self.caption), len(self.source)) > CAPTION or any(len(phrase) > KEPT for phrase in self.keep):
+            raise ValueError(f"A plan's caption may have {CAPTION} characters, a thing to keep {KEPT}: shorten it.")
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON data, in the layout that `from_json` reads."""
@@ -77,16 +90,14 @@ class Plan:
             raise ValueError("A plan is an object with a list of checks.")
         try:
             checks = tuple(
-                Check(str(c["question"]), str(c.get("expected", YES)), float(c.get("weight", 1.0)))
-                for c in data["checks"]
+                Check.of(c["question"], c.get("expected", YES), c.get("weight", 1.0)) for c in data["checks"]
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError("Each check of a plan needs a question, an expected answer and a weight.") from error
         keep = data.get("keep", [])
         if not isinstance(keep, list):
             raise ValueError("A plan's keep is a list of phrases.")
-        return cls(checks, str(data.get("caption", ""))[:500], tuple(str(k)[:200] for k in keep),
-                   str(data.get("source", ""))[:500])
+        return cls(checks, str(data.get("caption", "")), tuple(str(k) for k in keep), str(data.get("source", "")))
 
 
 class Reward(Protocol):

@@ -11,7 +11,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from rewards.base import NO, YES, Check, Plan
+from rewards.base import CAPTION, KEPT, YES, Check, Plan
 from rewards.vlm import VLM, Calls
 
 MAX_CHECKS, MAX_KEEP = 12, 16
@@ -165,16 +165,13 @@ def _no_constant(name: str) -> float:
 
 
 def _tidied(data: dict[str, Any]) -> dict[str, Any]:
-    """A plan's data in the layout of `Plan.to_json`: yes and no in lower case, twins and surplus left out."""
+    """A plan's data in the layout of `Plan.to_json`, twins and surplus left out."""
     checks: dict[Any, dict[str, Any]] = {}
     for check in data["checks"]:
         if not isinstance(check, dict):
             raise ValueError("Each check of a plan must be an object.")
-        answer = check.get("expected", YES)
-        answer = (YES if answer else NO) if isinstance(answer, bool) else str(answer).strip()
-        expected = answer.lower() if answer.lower() in (YES, NO) else answer
-        checks.setdefault(str(check.get("question")), {**check, "expected": expected})
+        checks.setdefault(str(check.get("question")), check)
     keep = data.get("keep")
-    keep = [k.strip() for k in keep if isinstance(k, str) and k.strip()] if isinstance(keep, list) else []
-    texts = {key: data[key] if isinstance(data.get(key), str) else "" for key in ("source", "caption")}
+    keep = [k.strip()[:KEPT] for k in keep if isinstance(k, str) and k.strip()] if isinstance(keep, list) else []
+    texts = {key: data[key][:CAPTION] if isinstance(data.get(key), str) else "" for key in ("source", "caption")}
     return texts | {"checks": list(checks.values())[:MAX_CHECKS], "keep": keep[:MAX_KEEP]}

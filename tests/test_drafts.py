@@ -93,7 +93,7 @@ def test_drafts_are_the_first_step_and_count(tiny_editor, told):
     updates, steps = run(tiny_editor, DRAFTED)
     assert [u.stage for u in updates][:5] == ["plan", "invert", "locate", "search", "search"]
     assert steps[0].message == "Drafted by captions alone"
-    assert steps[1].message == f"Step 1 of {len(itinerary(DRAFTED))}"
+    assert steps[1].message == f"Searching: step 1 of {len(itinerary(DRAFTED))}"
     assert [u.step for u in steps] == list(range(len(steps)))
     assert updates[-1].cost.nfe == plain[-1].cost.nfe + MADE
     assert [len(rewards) for rewards in updates[-1].history] == [3] * len(steps)
@@ -188,6 +188,29 @@ def test_a_draft_of_part_of_the_plan_takes_the_place_of_the_source(tiny_editor, 
     assert updates[4].cost.nfe - updates[3].cost.nfe == LOOKS + 2 * INVERSION_STEPS
     brighter = np.asarray(updates[4].focus, int) - np.asarray(updates[2].focus, int)
     assert brighter.min() >= -1, "the page shows all places where the edit acts"
+
+
+def test_a_draft_that_took_the_place_of_the_source_is_judged_from_there_and_as_it_was_drawn(
+    tiny_editor, untold, monkeypatch
+):
+    """What the first focus held to the source comes back with no later one."""
+    shifts = torch.tensor([0.5, 1.0, -1.0]).reshape(3, 1, 1, 1)
+    monkeypatch.setattr("editor.engine.draft", lambda flow, other, latents, *rest: (latents + shifts, MADE))
+    monkeypatch.setattr(Judge, "is_part", lambda judge, checks: True)
+    halves, confine = [torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])], Judge.confine
+
+    def half(judge, focus, settings):
+        mask = halves.pop(0).repeat_interleave(focus.mask.shape[-1] // 2).expand_as(focus.mask)
+        confine(judge, focus._replace(mask=mask), settings)
+
+    monkeypatch.setattr(Judge, "confine", half)
+    scored = Judge._scored
+    monkeypatch.setattr(Judge, "_scored", lambda *args: (s := scored(*args))._replace(reward=s.reward.clamp(max=-1e4)))
+    updates, steps = run(tiny_editor, DRAFTED.but(undo=0.0))
+    *_, last = updates
+    first = steps[0].best_so_far
+    chosen = next(c for c in last.candidates if c.place == first.place)
+    assert chosen.image.tobytes() == first.image.tobytes()
 
 
 def test_part_of_a_plan_is_more_than_the_source_has_and_less_than_all_with_what_must_stay(tiny_editor):

@@ -12,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from editor import images
+from editor import images, progress
 from editor.baselines import METHODS, planned_nfe
 from editor.engine import FARTHER, INVERSION_STEPS, Editor
 from editor.focus import COPIES, LOOKS, TIMES, Focus
 from editor.judge import LOST, MET, Judge
+from editor.models import Models
 from editor.progress import rank
 from editor.registration import warning
 from editor.types import MAX_INSTRUCTION, EditError, EditRequest, SearchSettings
@@ -68,7 +69,9 @@ def test_a_focused_edit_shows_where_it_acts_and_a_mask_takes_its_place(tiny_edit
     assert (lit <= source + 1).all()
     assert (lit >= source / 4 - 1).all()
     assert list(tiny_editor.edit(request()))[-1].focus is None
-    assert list(tiny_editor.edit(request(settings=focused, mask=Image.new("L", (40, 32), 255))))[-1].focus is None
+    half = Image.new("L", (40, 32))
+    half.paste(255, (0, 0, 20, 32))
+    assert list(tiny_editor.edit(request(settings=focused, mask=half)))[-1].focus is None
 
 
 @pytest.mark.parametrize("told", [True, False])
@@ -140,6 +143,44 @@ def test_nothing_changes_where_the_source_passes_every_check(tiny_editor, monkey
     assert not last.stopped
 
 
+def test_the_source_stays_where_it_passes_every_check_without_memory_for_gradients_too(tiny_editor, monkeypatch):
+    monkeypatch.setattr("editor.judge.MET", 0.0)
+    monkeypatch.setattr(Models, "gradient", False)
+    updates = list(tiny_editor.edit(request(settings=SETTINGS.but(undo=0.02))))
+    assert updates[-1].untouched
+    assert [u.stage for u in updates].count("search") == 1
+    monkeypatch.setattr("editor.judge.MET", 1.0)
+    *_, last = tiny_editor.edit(request(settings=SETTINGS.but(undo=0.02)))
+    assert (last.untouched, last.changed) == (False, None), "putting back in part needs gradients"
+
+
+def test_what_puts_back_too_much_to_meet_the_plan_is_left_out(tiny_editor, monkeypatch):
+    scored = Judge._scored
+
+    def judged(judge, decoded, sure=None):
+        moved = (decoded - judge.preserve.source).abs().amax((1, 2, 3))
+        return scored(judge, decoded, sure)._replace(met=moved > 1e-3)
+
+    monkeypatch.setattr(Judge, "_scored", judged)
+    *_, last = tiny_editor.edit(request(settings=SETTINGS.but(undo=1.0)))
+    assert last.candidates[0].met, "with the whole gain given up it would be the source"
+    assert last.changed > 0.9
+    assert len(last.candidates) in (3, 4)
+
+
+def test_a_stop_while_changes_are_undone_is_none(tiny_editor, monkeypatch):
+    stop, least = Event(), progress.least_change
+
+    def slow(*arguments):
+        stop.set()
+        return least(*arguments)
+
+    monkeypatch.setattr(progress, "least_change", slow)
+    *_, last = tiny_editor.edit(request(settings=SETTINGS.but(undo=0.5)), stop)
+    assert not last.stopped, "a recipe that stops there would undo nothing"
+    assert last.changed is not None
+
+
 @pytest.mark.parametrize(("said", "same"), [("4:45", True), ("4:46", False)])
 def test_nothing_changes_where_the_eyes_that_plan_read_what_is_asked_for(tiny_editor, monkeypatch, said, same):
     """The judge's own open answer is less likely than not here, and its yes or no is not asked."""
@@ -162,15 +203,15 @@ def test_the_eyes_that_plan_are_not_asked_where_the_judge_says_no(tiny_editor, m
 
 
 @pytest.mark.parametrize(
-    ("restart", "why"), [(0.0, "no candidate surely met the checks before"), (0.4, "from the best end")]
+    ("restart", "why"), [(0.0, "anew, since no candidate surely met the checks"), (0.4, "from the best end")]
 )
 def test_a_search_that_begins_again_says_so_and_keeps_the_best_of_all(tiny_editor, monkeypatch, restart, why):
     monkeypatch.setattr("editor.judge.MET", 1.0)
     updates = list(tiny_editor.edit(request(settings=SETTINGS.but(searches=2, restart=restart))))
     steps = [u for u in updates if u.stage == "search"]
     half = len(steps) // 2
-    assert "search" not in steps[half - 1].message
-    assert steps[half].message == f"Step {half} of {2 * half - 1}, search 2: {why}"
+    assert steps[half - 1].message == f"Searching: step {half - 1} of {half - 1}"
+    assert steps[half].message == f"Search 2, {why}: step {half} of {2 * half - 1}"
     assert updates[-1].score >= max(max(u.scores) for u in steps) - 1e-4
 
 
@@ -277,6 +318,16 @@ def test_outside_the_mask_the_original_stays_bit_for_bit(tiny_editor):
         assert np.array_equal(before[:, 20:], np.asarray(candidate.image)[:, 20:])
 
 
+def test_a_mask_that_is_white_all_over_is_none(tiny_editor):
+    focused = SETTINGS.but(focus=0.9)
+    white, none = (
+        list(tiny_editor.edit(request(settings=focused, mask=mask)))[-1]
+        for mask in (Image.new("L", (40, 32), 255), None)
+    )
+    assert white.best.tobytes() == none.best.tobytes()
+    assert white.focus is not None
+
+
 def test_alpha_is_kept(tiny_editor):
     source = picture().convert("RGBA")
     source.putalpha(77)
@@ -291,6 +342,10 @@ def test_alpha_is_kept(tiny_editor):
         ({"instruction": " ", "plan": None}, "one sentence"),
         ({"instruction": "x" * (MAX_INSTRUCTION + 1)}, "too long"),
         ({"mask": Image.new("L", (9, 9), 255)}, "size of the picture"),
+        ({"mask": Image.new("1", (40, 32), 1)}, "must be greyscale"),
+        ({"mask": Image.new("L", (40, 32), 0)}, "leaves nothing that may change"),
+        ({"settings": SETTINGS.but(particles=300)}, "particles is 300: choose at most 256"),
+        ({"plan": replace(PLAN, checks=(Check("<|im_end|>"),))}, "words"),
         ({"settings": SETTINGS.but(method="magic")}, "no method"),
     ],
 )

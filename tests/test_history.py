@@ -107,6 +107,8 @@ def test_another_candidate_and_a_stopped_run_are_recorded():
     request, last = run()
     assert Recipe.of(request, last, "fake", 2).result == images.fingerprint(last.candidates[2].image)
     assert Recipe.of(request, replace(last, stopped=True), "fake").stopped == last.step
+    late = Recipe.of(request, replace(last, stopped=True, step=300), "fake")
+    assert Recipe.from_json(late.to_json()) == late
 
 
 @pytest.mark.parametrize(
@@ -130,6 +132,9 @@ def test_another_candidate_and_a_stopped_run_are_recorded():
         lambda data: data | {"settings": None},
         lambda data: data | {"settings": {"particles": 10**6}},
         lambda data: data | {"settings": {"particles": True}},
+        lambda data: data | {"settings": {"draws": 4096}},
+        lambda data: data | {"settings": {"searches": 4096}},
+        lambda data: data | {"stopped": 2**40},
         lambda data: data | {"settings": {"strength": "1"}},
         lambda data: data | {"settings": {"strength": float("nan")}},
         lambda data: data | {"settings": {"steps": 4.5}},

@@ -312,6 +312,19 @@ def test_a_thin_mask_still_edits():
     assert images._feathered(mask, (1000, 1000)).max() > 0.9
 
 
+def test_parts_of_a_mask_keep_their_own_share_inside_their_edge():
+    mask = Image.new("L", (400, 300))
+    mask.paste(255, (20, 20, 180, 280))
+    mask.paste(110, (220, 20, 380, 280))
+    for weights in (images._feathered(mask, mask.size), np.asarray(images.feathered(mask, 0.02)) / 255):
+        assert weights[150, 100] == pytest.approx(1.0)
+        assert weights[150, 300] == pytest.approx(110 / 255, abs=0.005)
+        assert (weights[150, 221], weights[150, 210]) < (0.2, 1e-6)
+    ramp = Image.linear_gradient("L").resize((400, 300))
+    kept = images._feathered(ramp, ramp.size)[20:-20, 200]
+    torch.testing.assert_close(kept, torch.from_numpy(np.asarray(ramp)[20:-20, 200] / 255).float(), atol=0.02, rtol=0)
+
+
 def test_masks_are_sized_to_the_picture_or_refused():
     mask = Image.new("L", (100, 80), 255)
     assert images.to_mask(mask, (200, 160)).size == (200, 160)

@@ -197,3 +197,17 @@ def test_what_must_stay_becomes_light_checks() -> None:
         Check("Does the picture show a red rim?", "yes", KEEP_WEIGHT),
         Check("Does the picture show ticks?", "yes", KEEP_WEIGHT),
     )
+
+
+@pytest.mark.parametrize(
+    ("expected", "meant"), [(True, "yes"), (False, "no"), (" Yes ", "yes"), ("NO", "no"), (" 4:45 ", "4:45"), (3, "3")]
+)
+def test_untrusted_answers_are_tidied(expected: object, meant: str) -> None:
+    (check,) = Plan.from_json({"checks": [{"question": " Is it? ", "expected": expected}]}).checks
+    assert (check.question, check.expected) == ("Is it?", meant)
+
+
+@pytest.mark.parametrize("part", [{"caption": "x" * 501}, {"source": "x" * 501}, {"keep": ["x" * 201]}])
+def test_a_plan_that_is_too_long_is_refused_and_never_cut(part: dict) -> None:
+    with pytest.raises(ValueError, match="shorten it"):
+        Plan.from_json({"checks": [{"question": "Is it?"}], **part})

@@ -47,6 +47,8 @@ def test_a_search_begins_with_the_best_of_its_draws():
     assert len({float(v) for v in many.x[:, 0]}) == 6
     again = next(search(flow, score, x, settings.but(draws=5)))
     assert torch.equal(again.x, many.x)
+    alone = next(search(flow, score, x[:1], settings.but(particles=1, keep=1, selections=0, draws=5)))
+    assert not torch.equal(alone.x, x[:1]), "one particle begins with the best of its draws, too"
     still = next(search(flow, score, x, settings.but(draws=5, renoise=0.0)))
     assert still.nfe == one.nfe - 1, "without noise all draws are the source"
 

@@ -3,8 +3,11 @@
 import gradio as gr
 import pytest
 from PIL import Image
+from sqlalchemy import update
+from sqlmodel import Session
 
 from editor import images
+from editor.history import Edit
 from editor.loading import MAX_BYTES
 from editor.recipe import read_recipe
 from editor.registration import Offset
@@ -90,6 +93,29 @@ def test_a_past_edit_that_is_opened_during_a_run_takes_neither_the_stop_button_n
     assert "Stopped after step" in (seen | all_of(running))["status"]
     desk.editor.gate.set()
     assert desk.recall(click(0), first["listed"], "ann", came())["job"] == ""
+
+
+def test_a_result_that_cannot_be_kept_is_there_to_be_saved(desk, picture, monkeypatch):
+    def full(*_):
+        raise EditError("The file 'x.png' can't be written: check the folder and the free space.")
+
+    monkeypatch.setattr("editor.history.save_result", full)
+    last = all_of(desk.run(form(picture), "ann", came()))
+    assert "check the folder and the free space" in last["status"]
+    assert "not kept" in last["refused"]["label"]
+    assert read_recipe(last["refused"]["value"][1]).instruction == "make it dark"
+
+
+def test_edits_of_another_version_are_left_out_and_keep_nothing_from_starting(desk, picture, examples):
+    first = all_of(desk.run(form(picture), "ann", came()))
+    all_of(desk.run(form(picture, seed=8), "ann", came()))
+    with Session(desk.history.database) as session:
+        session.exec(update(Edit).where(Edit.id == first["shown"]).values(recipe_json='{"format": 99}'))
+        session.commit()
+    again = Desk.open(FakeEditor(), desk.history.folder, examples)
+    assert len(all_of(again.arrive("ann", came()))["listed"]) == 1
+    assert "All 2 edits" in again.forget_all("ann", came())["status"]
+    again.close()
 
 
 def test_a_failed_run_says_an_id_and_no_secret(desk, picture):
