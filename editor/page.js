@@ -8,7 +8,7 @@
     const stop = document.querySelector("#stop");
     if (stop && stop.getClientRects().length) stop.click();
   });
-  document.addEventListener("keydown", (event) => {
+  document.addEventListener("keypress", (event) => {
     if (event.key !== "Enter" || !event.target.closest?.("#instruction")) return;
     if (document.querySelector("#run").disabled) event.stopPropagation();
   }, true);

@@ -161,6 +161,11 @@ def test_enter_runs_a_reload_finds_the_run_and_escape_stops_it(visit, served):
     page.reload()
     says(page, "Searching: step 2")
     expect(page.locator("#instruction input")).to_have_value("darker")
+    expect(page.locator("#run")).to_be_disabled()
+    page.press("#instruction input", "Enter")
+    page.wait_for_timeout(500)
+    asked = [job for job in desk.jobs._jobs.values() if job.request.instruction == "darker"]
+    assert len(asked) == 1, "Enter starts no second run beside one"
     page.keyboard.press("Escape")
     says(page, "Stopped after step")
     expect(page.locator("#run")).to_be_enabled()
@@ -177,6 +182,7 @@ def test_going_back_branching_and_dropping_a_recipe(visit, served, tmp_path):
     page.click("#further")
     says(page, "The result is the picture now")
     expect(page.locator("#instruction input")).to_have_value("")
+    expect(page.locator("#instruction input")).to_be_focused()
     ask(page, "One hour later")
     says(page, "Done")
     expect(page.locator("#past-cards .card")).to_have_count(2)
@@ -195,6 +201,15 @@ def test_going_back_branching_and_dropping_a_recipe(visit, served, tmp_path):
     says(guest, "The recipe is loaded")
     expect(guest.locator("#instruction input")).to_have_value("Set it to 4:45")
     shoot(guest, "recipe")
+    for answer, left in (("dismiss", 2), ("accept", 1)):
+        page.once("dialog", lambda dialog, answer=answer: getattr(dialog, answer)())
+        page.click("#forget")
+        page.wait_for_timeout(500)
+        expect(page.locator("#past-cards .card")).to_have_count(left)
+    says(page, "The edit is deleted")
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.click("#forget-all")
+    says(page, "All 1 edits")
 
 
 def test_a_painted_mask_reaches_the_engine(visit, served):
@@ -238,6 +253,8 @@ def test_the_page_fits_a_phone(visit, served, scheme):
     expect(page.locator("#stop")).to_be_in_viewport(ratio=1)
     page.keyboard.press("Escape")
     says(page, "Stopped after step")
+    expect(page.locator("#slider")).to_be_in_viewport(timeout=PATIENCE)
+    expect(page.locator("#stop")).to_be_hidden()
     for box in ("#settings", "#how", "#share"):
         page.click(f"{box} > button")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
