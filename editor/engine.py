@@ -53,6 +53,7 @@ _STUDIED = SearchSettings(
     undo=0.01,
     least=3,
     restart=0.3,
+    ascents=3,
     sure=0.9975,
 )
 EFFORTS: Mapping[str, SearchSettings] = {

@@ -59,6 +59,20 @@ def land(flow: FlowMap, score: Score, x: Latents, t: float, settings: SearchSett
     return Landing(x.detach(), y.detach(), detached(scored), slope)
 
 
+def ascended(score: Score, clean: Latents, steps: int, size: float) -> Latents:
+    """Clean latents after so many steps up the gradient of their reward, each `size` an element (root mean square).
+
+    Nothing is foreseen, so that the gradient is that of the picture itself. Raises EditError on rewards or gradients
+    that are not finite.
+    """
+    for _ in range(steps):
+        leaf = clean.detach().requires_grad_()
+        with differentiable(leaf):
+            slope = slope_of(checked(score(leaf), len(leaf)).reward, leaf)
+        clean = (leaf + size * unit(slope)).detach()
+    return clean
+
+
 @contextmanager
 def differentiable(x: Latents) -> Iterator[None]:
     """Grad mode for what is computed from x, with the attention whose backward pass is quick where x lives."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from editor.flowmap import Counted, transport
-from editor.landing import Landing, land
+from editor.landing import Landing, ascended, land
 from editor.particles import ParticleNoise, renoise
 from editor.schedules import Tilt
 from editor.thermo import Thermometer
@@ -19,6 +19,9 @@ from editor.types import FlowMap, Latents, Score, SearchSettings, Step
 
 TOGETHER = 24
 """Starts that are looked at in one batch: without gradients a larger one than the particles is quicker."""
+
+ASCENT = 0.1
+"""How far an end goes in one of its steps up the reward, an element, in deviations of the latents."""
 
 
 @dataclass
@@ -86,7 +89,13 @@ class Run:
         return self._best(torch.cat([self._renoised(x, clean) for _ in range(self.settings.draws)])[1:])
 
     def draw_from(self, clean: Latents) -> Latents:
-        """N starts at t0 around one clean latent (1, ...), each with noise of its own: the best, as in `draw`."""
+        """N starts at t0 around one clean latent (1, ...), which ascends first, each with noise of its own.
+
+        The best, as in `draw`.
+        """
+        if self.settings.guidance > 0:
+            clean = ascended(self.score, clean, self.settings.ascents, ASCENT)
+            self.gradients += self.settings.ascents
         alike = clean.expand(self.settings.particles, *[-1] * (clean.ndim - 1))
         fresh = [self.noise.normal(alike) for _ in range(self.settings.draws)]
         return self._best(torch.cat([torch.lerp(noise, alike, self.settings.start) for noise in fresh]))

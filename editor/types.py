@@ -117,6 +117,9 @@ class SearchSettings:
     """Time that searches after another begin at, or t0 if that is later, from the best end under fresh noise. After
     `least`, or two, on one way, and where a first one has lost all, the next begins anew at t0, as all do where this is
     0. See Restart sampling (Xu et al., arXiv 2306.14878)."""
+    ascents: int = 0
+    """Steps that such an end goes up the gradient of its own reward before it is noised, for no NFE: what pleases the
+    VLM alone drowns in the noise, what moves a hand stays. None without guidance."""
     sure: float = 0.5
     """Probability beyond which a yes or no of the plan counts as met at the end of a search where captions do not
     suffice; elsewhere 0.5 does. What is met there is ordered by its log-odds, not by the reward."""
@@ -192,7 +195,7 @@ class SearchSettings:
         counts = "be a whole number from {} to 4096"
         refuse("particles steps keep lookahead_steps draws", counts.format(1), lambda v: v in range(1, 4097))
         refuse("searches least", counts.format(1), lambda v: v in range(1, 4097))
-        refuse("corrections selections draft_jumps", counts.format(0), lambda v: v in range(4097))
+        refuse("corrections selections draft_jumps ascents", counts.format(0), lambda v: v in range(4097))
         refuse("jitters", "be a whole number from 0 to 16", lambda v: v in range(17))
         refuse("strength ramp", "be above 0 and at most 1", lambda v: 0 < v <= 1)
         refuse("guidance noise damping preserve", "be zero or more", lambda v: 0 <= v < 1e6)

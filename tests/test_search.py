@@ -115,6 +115,29 @@ def test_every_second_search_begins_from_the_end_of_the_one_before():
         settings.but(times=(0.5,))
 
 
+def test_an_end_ascends_before_the_next_search_begins_from_it():
+    flow, score, _, _ = world(16)
+    settings = SearchSettings(particles=3, steps=2, corrections=1, searches=2, draws=8, restart=0.9)
+    x, looked = source(flow, settings, 16), []
+
+    def unmet(y):
+        looked.append(y.requires_grad)
+        return score(y)._replace(met=torch.zeros(len(y), dtype=torch.bool))
+
+    def second(**changes):
+        looked.clear()
+        steps = list(search(flow, unmet, x, settings.but(**changes)))
+        return next(s for s in steps if s.diagnostics["searches"] == 2), sum(looked)
+
+    (plain, guided), (higher, more) = second(), second(ascents=5)
+    assert float(higher.scored.reward.mean()) > float(plain.scored.reward.mean())
+    assert higher.nfe == plain.nfe, "no network is asked"
+    assert (more - guided, higher.diagnostics["gradients"] - plain.diagnostics["gradients"]) == (5, 5)
+    (still, none), (same, no_more) = second(guidance=0.0), second(guidance=0.0, ascents=5)
+    assert torch.equal(still.x, same.x)
+    assert none == no_more == 0
+
+
 def begun(steps):
     """The first step of each search."""
     return [s for s, before in zip(steps, [None, *steps], strict=False) if s.index == 0 or before.total != s.total]
