@@ -147,7 +147,7 @@ class Editor:
     def _edit(self, request: EditRequest, stop: Event) -> Iterator[EditUpdate]:
         started, calls = time.monotonic(), Calls()
         self._check(request)
-        if request.mask is not None and request.mask.getextrema()[0] == 255:
+        if request.mask is not None and images.is_white(request.mask):
             request = replace(request, mask=None)  # one that is white all over says nothing of where the edit acts
         wanted = request.plan or self._plan(request.image, request.instruction, calls)
         cost = Cost(vlm_calls=calls.count, seconds=time.monotonic() - started)

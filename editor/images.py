@@ -87,6 +87,11 @@ def inverted(mask: Image.Image) -> Image.Image:
     return mask.point(lambda value: 255 - value)
 
 
+def is_white(mask: Image.Image) -> bool:
+    """Whether a mask lets an edit act everywhere."""
+    return mask.getextrema()[0] == 255
+
+
 def _marked(mask: Image.Image) -> Image.Image:
     """White wherever a mask is not black."""
     return mask.point(lambda value: 255 * (value > 0))
