@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Interrupted: nothing is saved.", file=sys.stderr)
+        print("Interrupted.", file=sys.stderr)
         return INTERRUPTED
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from threading import Event
+from threading import Event, current_thread, main_thread
 from typing import Any
 
 from tqdm import tqdm
@@ -44,8 +44,14 @@ def settings_of(values: Mapping[str, Any]) -> SearchSettings:
 
 @contextmanager
 def stoppable() -> Iterator[Event]:
-    """An event that the first Ctrl-C sets, so that a run ends with its best so far; the second one interrupts."""
+    """An event that the first Ctrl-C sets, so that a run ends with its best so far; the second one interrupts.
+
+    Where Ctrl-C does anything else already, as in the background of a shell, or is another thread's, that stays.
+    """
     stop = Event()
+    if current_thread() is not main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield stop
+        return
 
     def set_once(*_: Any) -> None:
         stop.set()

@@ -233,15 +233,16 @@ class Editor:
         scored = checked(judge.drafted(edits), count)
         best = scored.best()
         yield progress.drafted(edits, scored, nfe)
+        stopped = stop.is_set()  # once, so that the recipe of a stopped run says all: a later stop ends the search
         if scored.met[best]:
             return True
-        if judge.sure is not None and judge.is_part(scored.checks[best]) and not stop.is_set():
+        if judge.sure is not None and judge.is_part(scored.checks[best]) and not stopped:
             judge.begin_at(edits[best : best + 1], scored.images[best : best + 1])
             progress.inverted = replace(progress.inverted, latents=judge.latents)
             located = self._locate(flow, None, progress, settings)
             progress.begun_at_sketch()
             yield located
-        return stop.is_set()
+        return stopped
 
     def _search(self, flow: FlowMap, stop: Event, progress: Progress) -> Iterator[EditUpdate]:
         settings, found, mask = progress.request.settings, progress.inverted, progress.judge.mask

@@ -87,14 +87,18 @@ def inverted(mask: Image.Image) -> Image.Image:
     return mask.point(lambda value: 255 - value)
 
 
+NEARLY_BLACK = 17
+"""The least grey of a mask that marks a part: what is darker comes of video's black, or of a loss in saving."""
+
+
 def is_white(mask: Image.Image) -> bool:
     """Whether a mask lets an edit act everywhere."""
     return mask.getextrema()[0] == 255
 
 
 def _marked(mask: Image.Image) -> Image.Image:
-    """White wherever a mask is not black."""
-    return mask.point(lambda value: 255 * (value > 0))
+    """White wherever a mask is not black, or nearly."""
+    return mask.point(lambda value: 255 * (value >= NEARLY_BLACK))
 
 
 def feathered(mask: Image.Image, share: float) -> Image.Image:

@@ -10,7 +10,7 @@ import logging
 import secrets
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -56,6 +56,12 @@ class Job:
 def work(settings: SearchSettings) -> int:
     """What a run costs in units of one particle looking ahead once, about."""
     return settings.particles * (settings.steps + 1) * (1 + settings.corrections)
+
+
+def searched(method: str, history: Sequence[Any]) -> bool:
+    """Whether a run with this history of rewards took as long as others: where a draft or the source was enough, fmtt
+    takes one step."""
+    return method != "fmtt" or len(history) > 1
 
 
 class Jobs:
@@ -116,6 +122,11 @@ class Jobs:
         if job is None or job.owner != owner:
             raise EditError("This run is no longer known: look for its result in the history, or run it again.")
         return job
+
+    def is_on(self, job_id: str) -> bool:
+        """Whether this job waits or runs."""
+        job = self._jobs.get(job_id)
+        return job is not None and not job.over
 
     def latest(self, owner: str) -> Job | None:
         """The owner's latest job that is not over, or else the latest that is remembered."""
@@ -203,7 +214,7 @@ class Jobs:
 
     def _keep_done(self, job: Job, update: EditUpdate) -> Any:
         job.update = update
-        if not update.stopped and len(update.history) > 1:  # else it was no search: a draft or the source was enough
+        if not update.stopped and searched(job.request.settings.method, update.history):
             self.learn(job.request.settings, update.cost.seconds)
         return self._keep(job)
 

@@ -16,7 +16,7 @@
   // What Gradio leaves without a name for those who can't see it.
   const names = {
     "#slider img": ["Before the edit", "After the edit"],
-    "#refused img": ["The picture", "What the model makes of it"],
+    "#refused img": ["The picture", "What came of it"],
     "#link textarea, #link input": ["Link to this result"],
   };
   const hints = { "#stop": "Keeps the best so far (Escape)" };
@@ -32,16 +32,24 @@
   };
 
   // What has just come may be out of sight, in one column or from a card at the foot: go to the candidates once a run
-  // begins, and to another result.
+  // begins, and to another result; but take nobody away who is writing or scrolling and has asked for nothing since,
+  // nor who has only come back.
+  let busyAt = 0;
+  const noted = (kind, note) => document.addEventListener(kind, note, { capture: true, passive: true });
+  for (const kind of ["wheel", "touchmove", "input"]) noted(kind, () => { busyAt = Date.now(); });
+  noted("click", () => { busyAt = 0; });
+  noted("keydown", (event) => { if (event.key === "Enter") busyAt = 0; });
   const go = () => {
     const right = document.querySelector("#right"), { top } = right.getBoundingClientRect();
-    if (top < -80 || top > window.innerHeight / 2) right.scrollIntoView({ behavior: "smooth" });
+    const away = top < -80 || top > window.innerHeight / 2;
+    if (away && Date.now() - busyAt > 2000) right.scrollIntoView({ behavior: "smooth" });
   };
-  let watched = false, result = null;
+  let watched = false, result = window.location.search.includes("edit=") ? null : "";
   new MutationObserver(() => {
     const searching = document.querySelector("#candidates .card:not([data-index])") !== null;
-    const shown = document.querySelector("#slider img")?.src ?? result;
-    if ((searching && !watched) || shown !== result) go();
+    const shown = [...document.querySelectorAll("#slider img")].at(-1)?.src ?? result;
+    const another = shown !== result && (result !== "" || watched);
+    if ((searching && !watched) || another) go();
     [watched, result] = [searching, shown];
     name();
   }).observe(document.body, { childList: true, subtree: true, attributes: true, attributeFilter: ["src"] });

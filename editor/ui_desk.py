@@ -112,9 +112,10 @@ class Desk:
         """An edit whose link somebody opened, or why there is none."""
         try:
             edit = self.history.get(shared)
+            instruction = edit.recipe.instruction
         except EditError as error:
             return status(str(error), "bad")
-        said = f"“{edit.recipe.instruction}”: a result that was shared. Edit it further, or take over its settings."
+        said = f"“{instruction}”: a result that was shared. Edit it further, or take over its settings."
         own = {"forget": gr.update(visible=edit.owner == owner)}
         return {**status(said), **show_edit(self.history, edit, request), **own}
 
@@ -258,15 +259,13 @@ class Desk:
         shown = {**show_edit(self.history, self.history.get(kept), request), **self._past(owner, kept)}
         return {**shown, **self._candidates(run, event.index), **said}
 
-    def recall(self, event: gr.EventData, listed: Sequence[str], token: str, request: gr.Request) -> Form:
-        """Show a past edit."""
+    def recall(self, event: gr.EventData, listed: Sequence[str], job: str, token: str, request: gr.Request) -> Form:
+        """Show a past edit, beside the run that the page watches if there is one."""
         edit = self.history.get(chosen(event, listed), owner := owner_of(token, request))
         depth = len(self.history.lineage(edit))
         said = f"“{edit.recipe.instruction}”" + (f", edit {depth} of its line" if depth > 1 else "")
         shown = {**show_edit(self.history, edit, request), **self._past(owner, edit.id), **status(said, "done")}
-        job = self.jobs.latest(owner)
-        running = job is not None and not job.over
-        return shown if running else {**shown, "candidates": "", "job": ""}
+        return shown if self.jobs.is_on(job) else {**shown, "candidates": "", "job": ""}
 
     def restore(self, shown: str) -> Form:
         """Set picture, mask, instruction, plan and settings to those of the edit that is shown."""
@@ -325,6 +324,7 @@ class Desk:
         return {**self._past(owner), **nothing(), **status(f"All {count} edits are deleted.")}
 
     def _past(self, owner: str, shown: str = "") -> Form:
-        edits = [edit for edit in self.history.list(owner) if edit.readable]
+        kept = self.history.list(owner)
+        edits = [edit for edit in kept if edit.readable]
         cards = past_cards(self.history, edits, shown)
-        return {"listed": [edit.id for edit in edits], "past": cards, "past_box": gr.update(visible=bool(edits))}
+        return {"listed": [edit.id for edit in edits], "past": cards, "past_box": gr.update(visible=bool(kept))}

@@ -17,7 +17,7 @@ from PIL import Image
 
 from editor import images, ui_plots, ui_views
 from editor.history import Edit, History
-from editor.jobs import Job, Jobs
+from editor.jobs import Job, Jobs, searched
 from editor.mark import marked
 from editor.progress import UNTOUCHED, warnings
 from editor.recipe import Recipe
@@ -155,8 +155,8 @@ def learn(jobs: Jobs, history: History, profile: str) -> None:
     """Let the jobs know how long the latest runs of a profile took, so that they can say what to expect."""
     for edit in filter(lambda edit: edit.readable, reversed(history.latest())):
         recipe, report = edit.recipe, edit.report
-        searched = len(report["history"]) > 1
-        if searched and recipe.profile == profile and recipe.stopped is None:
+        whole = recipe.stopped is None and searched(recipe.settings.method, report["history"])
+        if whole and recipe.profile == profile:
             jobs.learn(recipe.settings, report["cost"]["seconds"])
 
 

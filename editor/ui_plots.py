@@ -15,7 +15,7 @@ def curve(history: Rewards, source: float | None, steps: int) -> str:
 
     Nothing where one step was all.
     """
-    if max(len(history) - 1, steps) < 1:
+    if not history or max(len(history) - 1, steps) < 1:
         return ""
     steps = max(steps, len(history) - 1)
     low, high = _range([v for scores in history for v in scores] + [v for v in (source,) if v is not None])

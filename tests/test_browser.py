@@ -255,6 +255,15 @@ def test_the_page_fits_a_phone(visit, served, scheme):
     says(page, "Stopped after step")
     expect(page.locator("#slider")).to_be_in_viewport(timeout=PATIENCE)
     expect(page.locator("#stop")).to_be_hidden()
+    desk.editor.gate.set()
+    page.evaluate("window.scrollTo(0, 0)")
+    ask(page, "darker still")
+    says(page, "Done in")
+    expect(page.locator("#slider")).to_be_in_viewport(timeout=PATIENCE)
+    page.wait_for_timeout(2500)
+    page.locator("#past-cards .card").last.click()
+    says(page, "“darker”")
+    expect(page.locator("#slider")).to_be_in_viewport(timeout=PATIENCE)
     for box in ("#settings", "#how", "#share"):
         page.click(f"{box} > button")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -146,7 +146,7 @@ def test_ctrl_c_keeps_the_best_so_far(tiny, clock, tmp_path, capsys, monkeypatch
     assert signal.getsignal(signal.SIGINT) is before
     monkeypatch.setattr(Editor, "plan", lambda *_: signal.raise_signal(signal.SIGINT))
     status, out, err = run(capsys, "plan", clock, "make the rim red")
-    assert (status, out, err) == (cli.INTERRUPTED, "", "Interrupted: nothing is saved.\n")
+    assert (status, out, err) == (cli.INTERRUPTED, "", "Interrupted.\n")
 
 
 @pytest.mark.parametrize(

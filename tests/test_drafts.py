@@ -213,6 +213,25 @@ def test_a_draft_that_took_the_place_of_the_source_is_judged_from_there_and_as_i
     assert chosen.image.tobytes() == first.image.tobytes()
 
 
+def test_a_stop_after_a_draft_took_the_place_of_the_source_ends_the_search_where_a_rerun_finds_it(
+    tiny_editor, untold, monkeypatch
+):
+    monkeypatch.setattr(Judge, "is_part", lambda judge, checks: True)
+    stop, last = Event(), None
+    for update in tiny_editor.edit(request(settings=DRAFTED), stop):
+        last = update
+        if update.message.startswith("Took the best draft"):
+            stop.set()
+    assert (last.stopped, last.step) == (True, 1)
+    again, rerun = Event(), None
+    for update in tiny_editor.edit(request(settings=DRAFTED), again):
+        rerun = update
+        if update.stage == "search" and update.step == last.step:
+            again.set()
+    assert [c.place for c in rerun.candidates] == [c.place for c in last.candidates]
+    assert rerun.best.tobytes() == last.best.tobytes()
+
+
 def test_part_of_a_plan_is_more_than_the_source_has_and_less_than_all_with_what_must_stay(tiny_editor):
     found = tiny_editor.invert(picture(), 0.4)
     judge = Judge.of(tiny_editor.models, PLAN, found.latents, found.before, None, SearchSettings(), Calls())

@@ -87,12 +87,12 @@ def test_a_past_edit_that_is_opened_during_a_run_takes_neither_the_stop_button_n
     running, seen = desk.run(form(picture, steps=60), "ann", came()), {}
     while "step 2" not in seen.get("status", ""):
         seen |= next(running)
-    opened = desk.recall(click(0), first["listed"], "ann", came())
+    opened = desk.recall(click(0), first["listed"], seen["job"], "ann", came())
     assert not {"job", "candidates"} & set(opened)
     desk.stop((seen | opened)["job"], "ann", came())
     assert "Stopped after step" in (seen | all_of(running))["status"]
     desk.editor.gate.set()
-    assert desk.recall(click(0), first["listed"], "ann", came())["job"] == ""
+    assert desk.recall(click(0), first["listed"], seen["job"], "ann", came())["job"] == ""
 
 
 def test_a_result_that_cannot_be_kept_is_there_to_be_saved(desk, picture, monkeypatch):
@@ -114,6 +114,9 @@ def test_edits_of_another_version_are_left_out_and_keep_nothing_from_starting(de
         session.commit()
     again = Desk.open(FakeEditor(), desk.history.folder, examples)
     assert len(all_of(again.arrive("ann", came()))["listed"]) == 1
+    (seen,) = again.arrive("bob", came(edit=first["shown"]))
+    assert "another version" in seen["status"]
+    assert seen["run"]["interactive"]
     assert "All 2 edits" in again.forget_all("ann", came())["status"]
     again.close()
 
@@ -176,7 +179,7 @@ def test_history_goes_back_branches_restores_and_deletes(desk, picture):
     second = all_of(desk.run(form(further["picture"], instruction="darker still"), "ann", came()))
     assert [e.id for e in desk.history.lineage(desk.history.get(second["shown"]))] == [first["shown"], second["shown"]]
     assert (">↳ darker still" in second["past"], ">↳ make it dark" in second["past"]) == (True, False)
-    back = desk.recall(click(1), second["listed"], "ann", came())
+    back = desk.recall(click(1), second["listed"], second["job"], "ann", came())
     assert back["shown"] == first["shown"]
     restored = desk.restore(first["shown"])
     assert (restored["instruction"], restored["seed"], restored["particles"]) == ("make it dark", 7, 3)
@@ -320,7 +323,7 @@ def test_a_result_that_lies_off_its_source_is_warned_about_now_and_later(desk, p
     desk.editor.offset = Offset(0.3, 0.0)
     fine = all_of(desk.run(form(picture, seed=8), "ann", came()))
     assert "warning" not in fine["checks"]
-    assert "pixels off" in desk.recall(click(1), fine["listed"], "ann", came())["checks"]
+    assert "pixels off" in desk.recall(click(1), fine["listed"], fine["job"], "ann", came())["checks"]
 
 
 def test_the_seconds_of_each_effort_are_known_after_a_run_and_after_a_restart(desk, picture, examples):
