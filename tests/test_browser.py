@@ -105,6 +105,7 @@ def shoot(page, name):
 
 
 def ask(page, instruction):
+    expect(page.locator("#run")).to_be_enabled(timeout=PATIENCE)
     page.fill("#instruction input", instruction)
     page.press("#instruction input", "Enter")
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from editor import __main__ as cli
 from editor import images, recipe
+from editor.console import stoppable
 from editor.engine import Editor
 from editor.finish import Landed
 from editor.judge import Judge
@@ -127,7 +128,22 @@ def test_a_plan_from_a_file_is_used_as_it_stands(tiny, clock, tmp_path, capsys):
         assert (status, says in err) == (2, True)
 
 
-def test_ctrl_c_keeps_the_best_so_far(tiny, clock, tmp_path, capsys, monkeypatch):
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as in the foreground of a shell, wherever the tests run."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_in_the_background_of_a_shell_ctrl_c_is_not_for_an_edit(interruptible):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with stoppable() as stop:
+        signal.raise_signal(signal.SIGINT)
+    assert not stop.is_set()
+
+
+def test_ctrl_c_keeps_the_best_so_far(interruptible, tiny, clock, tmp_path, capsys, monkeypatch):
     edit = Editor.edit
 
     def interrupted(self, request, stop=None):
