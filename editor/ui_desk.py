@@ -18,7 +18,7 @@ from PIL import Image
 
 from editor import images, ui_plots
 from editor.history import History
-from editor.jobs import Job, Jobs
+from editor.jobs import Job, Jobs, unexpected
 from editor.mark import marked
 from editor.recipe import Recipe, encode_result, read_recipe
 from editor.types import EditError, EditRequest
@@ -172,18 +172,21 @@ class Desk:
         try:
             owner, image, instruction = owner_of(token, request), read_picture(form["picture"]), form["instruction"]
             plan, key, settings, mask = read_plan(form), plan_key(image, instruction), read_settings(form), None
-            mask = read_mask(form, image)
+            mask, made = read_mask(form, image), {}
             if plan is None or form["planned"] not in ("", key, plan_key(None, instruction)):
                 yield {**busy(began=False), **status(PLANNING, "busy")}
                 plan = self.jobs.call(lambda: self.editor.plan(image, instruction))
-                yield show_plan(plan, key)
+                made = show_plan(plan, key)
             todo = EditRequest(image=image, instruction=instruction, plan=plan, mask=mask, settings=settings)
             job = self.jobs.submit(todo, owner)
-            yield {"seed": settings.seed, "planned": key, **self._watched(job)}
-            yield from self._watch(job, request)
+            watch = self._watch(job, request)
+            # In one message, as at `arrive`; so is what went wrong with the buttons that it sets free.
+            yield joined(made, {"seed": settings.seed, "planned": key}, self._watched(job), next(watch))
+            yield from watch
+        except EditError as error:
+            yield {**idle(), **status(str(error), "bad")}
         except Exception:
-            yield idle()
-            raise
+            yield {**idle(), **status(unexpected("A run failed"), "bad")}
 
     def _watched(self, job: Job) -> Form:
         """The page as it is while a job is waited for."""
