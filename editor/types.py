@@ -118,8 +118,8 @@ class SearchSettings:
     `least`, or two, on one way, and where a first one has lost all, the next begins anew at t0, as all do where this is
     0. See Restart sampling (Xu et al., arXiv 2306.14878)."""
     ascents: int = 0
-    """Steps that such an end goes up the gradient of its own reward before it is noised, for no NFE: what pleases the
-    VLM alone drowns in the noise, what moves a hand stays. None without guidance."""
+    """Steps that such an end goes up the gradient of its own reward before it is noised, for no NFE; the flow map draws
+    again what they changed. None without guidance."""
     sure: float = 0.5
     """Probability beyond which a yes or no of the plan counts as met at the end of a search where captions do not
     suffice; elsewhere 0.5 does. What is met there is ordered by its log-odds, not by the reward."""
