@@ -136,8 +136,12 @@ class Judge:
     @torch.no_grad()
     def drafted(self, latents: Latents) -> Scored:
         """The same of drafts: met is what surely meets all checks, those of what must stay too, and needs no search."""
-        scored = self._scored(self.decoded(latents))
-        return scored._replace(met=(scored.checks > SUFFICES).all(1))
+        return _surely(self._scored(self.decoded(latents)))
+
+    def kept(self, latents: Latents, draft: bool) -> Scored:
+        """What of a result, or of a draft, is kept is judged by the checks alone; met counts as where it was found."""
+        found = self.decoded(latents)
+        return _surely(self._checked(found)) if draft else self._checked(found, self.sure)
 
     def asked(self, latents: Latents) -> Scored:
         """The same by the checks alone, those of what must stay among them, without closeness to the source."""
@@ -174,3 +178,8 @@ class Judge:
     def _opinion(self, image: Images) -> Opinion:
         scored = self._scored(image)
         return Opinion(float(scored.reward[0]), tuple(scored.checks[0].tolist()), bool(scored.met[0]))
+
+
+def _surely(scored: Scored) -> Scored:
+    """Met is what surely meets all checks, those of what must stay too."""
+    return scored._replace(met=(scored.checks > SUFFICES).all(1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -139,13 +140,15 @@ class Progress:
         All of it, where the source meets every check of the plan already; nothing, where the plan would be met no
         longer.
         """
+        draft = bool(self.update.diagnostics.get("drafted"))
         if self.judge.source.met:
             latents = self.source
         else:
             edit, begun = self.judge.within(self.latents), self.inverted.latents
-            latents = least_change(self.judge.asked, edit, begun, give_up, self.request.settings.particles)
+            kept = partial(self.judge.kept, draft=draft)
+            latents = least_change(kept, edit, begun, give_up, self.request.settings.particles)
         with torch.no_grad():
-            judged = self.judge.drafted(latents) if self.update.diagnostics.get("drafted") else self.judge(latents)
+            judged = self.judge.drafted(latents) if draft else self.judge(latents)
             (spared,) = self._candidates(judged, [self.best.place])
         spared = replace(spared, met=spared.met or self.judge.source.met)
         if spared.met or not self.best.met:

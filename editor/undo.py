@@ -37,8 +37,9 @@ def least_change(score: Score, edit: Latents, source: Latents, give_up: float, b
     Everywhere else it has the source's latents (1, C, h, w). Places go with those that change alike, since a face that
     is blue but for one corner is spoilt, and with their neighbours, since an edge that is changed on one side alone is
     no edge. What changed strongly beside them stays changed too, and what did beside that: a hand that comes back in
-    part is a smudge, whatever the reward thinks of it. Looks at POINTS + len(SHARES) images, at most `batch` at once,
-    POINTS of them with gradients. Raises EditError on rewards or gradients that are not finite.
+    part is a smudge, whatever the reward thinks of it. Of an edit that meets what was asked for enough is kept to meet
+    it, where the score tells. Looks at POINTS + len(SHARES) images, at most `batch` at once, POINTS of them with
+    gradients. Raises EditError on rewards or gradients that are not finite.
     """
     value = alike(worth(score, edit, source, batch), (edit - source)[0])
     order = value.flatten().argsort(descending=True, stable=True)
@@ -49,9 +50,12 @@ def least_change(score: Score, edit: Latents, source: Latents, give_up: float, b
     reach = max(1, edit.shape[-1] // GRID)
     wide = F.max_pool2d(kept, 2 * reach + 1, stride=1, padding=reach)
     tried = torch.where(wide > 0, edit, source)
-    reward = torch.cat([checked(score(part), len(part)).reward for part in tried.split(batch)])
+    looks = [checked(score(part), len(part)) for part in tried.split(batch)]
+    reward = torch.cat([scored.reward for scored in looks])
     none, whole = reward[0], reward[-1]
     enough = reward >= whole - give_up * (whole - none).clamp(min=0)
+    if looks[-1].met is not None and looks[-1].met[-1]:
+        enough &= torch.cat([scored.met for scored in looks]).to(enough.device)
     return torch.where(unbroken(wide[enough.nonzero()[0]] > 0, edit - source), edit, source)
 
 

@@ -51,6 +51,22 @@ def test_more_is_undone_for_more_of_the_gain(pair):
     assert shares[0] == float(islands.double().mean()) > shares[1] > shares[2] == 0.0
 
 
+def test_an_edit_that_meets_what_was_asked_for_is_kept_in_places_enough_to_meet_it(pair):
+    """However much of the gain may be given up; one that doesn't meet it is undone as far as that allows."""
+    edit, source = pair
+    edit = torch.where(corner(), edit, source)
+
+    def score(met):
+        def scored(y):
+            reward = rewarded(corner(), edit)(y).reward
+            return Scored(reward, met=torch.tensor([met and bool(torch.equal(part, edit[0])) for part in y]))
+
+        return scored
+
+    assert torch.equal(least_change(score(True), edit, source, give_up=1.0), edit)
+    assert torch.equal(least_change(score(False), edit, source, give_up=1.0), source)
+
+
 @pytest.mark.parametrize("sign", [0.0, 1.0])
 def test_an_edit_that_gained_nothing_is_undone_altogether(pair, sign):
     edit, source = pair
