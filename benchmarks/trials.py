@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,19 +12,24 @@ import numpy as np
 import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torch import Tensor
+from torch.nn import functional as F
 
 from benchmarks import flowedit
 from benchmarks.cases import Case
 from benchmarks.judge import minutes_off, read
 from benchmarks.outcome import Outcome, edited
 from editor import images
-from editor.baselines import METHODS
 from editor.engine import Editor
-from editor.progress import Inverted
-from editor.types import EditError, EditRequest, Images, Latents, Plan, Scored, SearchSettings
+from editor.models import Models
+from editor.types import EditError, EditRequest, Images, Plan, SearchSettings
+from rewards.base import Check
+from rewards.checks import CheckScores, softened
+from rewards.plan import keep_checks
+from rewards.vlm import Calls
 
 SWAPS = ("reward", "latent")
-"""What the truth can replace: the reward by the closeness to the perfect answer; the search by its latent."""
+"""What the truth can replace: the VLM's opinion by the closeness to the perfect answer; the search by its latent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +102,12 @@ def trial(editor: Editor, wanted: Planned, method: str, budget: int, settings: S
         request = EditRequest(image=case.image, instruction=case.request.instruction, plan=wanted.plan,
                               settings=settings)  # fmt: skip
         try:
-            run = flowedit.flowedited if settings.method == flowedit.METHOD else edited
-            outcome = run(editor, request) if swap is None else edited_by_truth(editor, request, case, swap)
+            if swap == "latent":
+                outcome = edited_by_latent(editor, request, case)
+            elif settings.method == flowedit.METHOD:
+                outcome = flowedit.flowedited(editor, request)
+            else:
+                outcome = edited(Editor(editor.models, partial(Truth.of, case)) if swap else editor, request)
         except EditError as error:
             refused = str(error)
     answer = case.answer
@@ -122,43 +132,55 @@ def verdict(case: Case, image: Image.Image, refused: str) -> dict[str, Any]:
 
 # The truth in the place of a part ------------------------------------------------------------------------------------
 
+ALLOWED, STEEP = 0.35, 6.0
+"""The truth says yes or no with equal odds where this share of what the source lacks is left, squared; and how many
+nats the log-odds rise while that share falls by a factor of e."""
+CLOSE, AROUND = 0.05, 2
+"""Pixels that answer and source differ in by less than CLOSE, of [0, 1], ask for nothing, but AROUND those that do."""
+
 
 @dataclass
 class Truth:
-    """A `Score`: decibels between the decoded latents and the perfect answer."""
+    """In the VLM's place: `editor.judge.Opinions` that know the perfect answer, and hold every check for one thing.
 
-    editor: Editor
+    That is how near a picture is to it where it differs from the source.
+    """
+
+    checks: tuple[Check, ...]
     answer: Images
-    decodes: int = 0
+    """(1, 3, S, S): as the autoencoder shows it, so that it can be reached."""
+    where: Images
+    """(1, 1, S, S): 1 where the source differs."""
+    lacks: Tensor
+    """Squared error of the source there."""
 
-    def __call__(self, latents: Latents) -> Scored:
-        decoded = self.editor.models.codec.decode(latents)
-        self.decodes += len(decoded)
-        error = (decoded - self.answer).square().flatten(1).mean(1)
-        return Scored(-10 * error.clamp(min=1e-10).log10(), decoded.detach(), torch.zeros(len(decoded), 0))
+    @classmethod
+    def of(cls, case: Case, models: Models, plan: Plan, settings: SearchSettings, calls: Calls) -> Truth:
+        """The `editor.judge.Asks` of a case."""
+        source, answer = (
+            images.to_unit(images.fit(image, models.profile.size)[0]).to(models.hardware.device)
+            for image in (case.image, case.answer)
+        )
+        differs = ((source - answer).abs().amax(1, keepdim=True) > CLOSE).float()
+        where = F.max_pool2d(differs, 2 * AROUND + 1, stride=1, padding=AROUND)
+        with torch.no_grad():
+            seen, before = (models.codec.render(models.codec.encode(square)) for square in (answer, source))
+        return cls(plan.checks + keep_checks(plan), seen, where, ((before - seen).square() * where).sum())
+
+    def evaluate(self, pictures: Images) -> CheckScores:
+        left = ((pictures - self.answer).square() * self.where).sum((1, 2, 3)) / self.lacks.clamp(min=1e-6)
+        odds = STEEP * (ALLOWED / left.clamp(min=1e-3)).log()
+        return CheckScores(softened(odds), odds.detach().sigmoid()[:, None].expand(-1, len(self.checks)))
 
 
-def edited_by_truth(editor: Editor, request: EditRequest, case: Case, swap: str) -> Outcome:
-    """The edit with the truth as reward, or with the perfect answer's latent in the place of the search's."""
+def edited_by_latent(editor: Editor, request: EditRequest, case: Case) -> Outcome:
+    """The edit with the perfect answer's latent in the place of the search's."""
     started, settings, plan = time.monotonic(), request.settings, request.plan
     inverted = editor.invert(request.image, settings.start, plan.source)
-    if swap == "latent":
-        perfect = editor.invert(case.answer, settings.start, plan.caption)
-        image = _composed(request, inverted, perfect.back[0])
-        return Outcome(image, inversion_nfe=inverted.trip.nfe + perfect.trip.nfe, decodes=4,
-                       seconds=time.monotonic() - started)  # fmt: skip
-    square, _ = images.fit(case.answer, inverted.square.shape[-1])
-    truth, flow = Truth(editor, images.to_unit(square)), editor.models.condition(plan.caption)
-    start, best, last = inverted.trip.x.expand(settings.particles, -1, -1, -1).clone(), (-float("inf"), None), None
-    for last in METHODS[settings.method](flow, truth, start, settings):
-        top = int(last.scored.reward.argmax())
-        best = max(best, (float(last.scored.reward[top]), last.scored.images[top]), key=lambda pair: pair[0])
-    return Outcome(_composed(request, inverted, best[1]), best[0], float(truth(inverted.latents).reward[0]), None,
-                   last.nfe, inverted.trip.nfe, 0, 2 + truth.decodes, time.monotonic() - started)  # fmt: skip
-
-
-def _composed(request: EditRequest, inverted: Inverted, edited: torch.Tensor) -> Image.Image:
-    return images.composite(request.image, inverted.before[0], edited, inverted.placement)
+    perfect = editor.invert(case.answer, settings.start, plan.caption)
+    image = images.composite(request.image, inverted.before[0], perfect.back[0], inverted.placement)
+    return Outcome(image, inversion_nfe=inverted.trip.nfe + perfect.trip.nfe, decodes=4,
+                   seconds=time.monotonic() - started)  # fmt: skip
 
 
 # Measures ------------------------------------------------------------------------------------------------------------

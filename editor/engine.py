@@ -19,7 +19,7 @@ from editor.drafts import draft
 from editor.focus import locate
 from editor.held import Held
 from editor.inversion import invert, roundtrip
-from editor.judge import Judge
+from editor.judge import Asks, Judge, ask_vlm
 from editor.models import TWICE, Models, load_profile
 from editor.particles import checked
 from editor.profiles import Profile
@@ -75,8 +75,9 @@ LOOK_ONLY = "The profile {} has no flow map of two times, so exact sampling is i
 class Editor:
     """Edits pictures with the models of one profile. Several threads may share it; they should not run at once."""
 
-    def __init__(self, models: Models) -> None:
-        self.models = models
+    def __init__(self, models: Models, asks: Asks = ask_vlm) -> None:
+        """`asks` makes what judges by a plan's checks, so that a benchmark can put the truth in the VLM's place."""
+        self.models, self.asks = models, asks
         self.efforts = EFFORTS
 
     @classmethod
@@ -168,7 +169,8 @@ class Editor:
         if wanted.source not in ("", wanted.caption):
             source_flow = self.models.condition(wanted.source)
         try:
-            judge = Judge.of(self.models, wanted, inverted.latents, inverted.before, request.mask, settings, calls)
+            judge = Judge.of(self.models, wanted, inverted.latents, inverted.before, request.mask, settings, calls,
+                             self.asks)  # fmt: skip
             judge.look_again(self.models.vlm.planner, inverted.square)
             progress = Progress(request, inverted, judge, update, started)
             if settings.focus:

@@ -5,8 +5,9 @@ One decode serves the preview, the score and the gradient.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from PIL import Image
@@ -17,7 +18,8 @@ from editor import images
 from editor.focus import Focus
 from editor.models import Models
 from editor.types import Images, Latents, Plan, Scored, SearchSettings
-from rewards.checks import CheckReward
+from rewards.base import Check
+from rewards.checks import CheckReward, CheckScores
 from rewards.plan import keep_checks
 from rewards.preserve import Preserve, outside
 from rewards.vlm import Calls
@@ -47,12 +49,29 @@ class Opinion(NamedTuple):
     """Whether those of the plan are met: then no change is needed."""
 
 
+class Opinions(Protocol):
+    """What judges images by a plan's checks and those of what must stay: the VLM's `CheckReward`, mostly."""
+
+    checks: tuple[Check, ...]
+
+    def evaluate(self, images: Images) -> CheckScores: ...
+
+
+Asks = Callable[[Models, Plan, SearchSettings, Calls], Opinions]
+
+
+def ask_vlm(models: Models, plan: Plan, settings: SearchSettings, calls: Calls) -> CheckReward:
+    """The VLM's opinions of what a plan asks for and what must stay."""
+    questions = plan.checks + keep_checks(plan)
+    return CheckReward(models.vlm, questions, settings.jitters, settings.seed, calls, models.limit)
+
+
 @dataclass
 class Judge:
     """A `Score` of one run; counts what it decodes."""
 
     codec: LatentCodec
-    checks: CheckReward
+    checks: Opinions
     preserve: Preserve
     weight: float
     """Of closeness to the source beside the checks."""
@@ -76,10 +95,9 @@ class Judge:
 
     @classmethod
     def of(cls, models: Models, plan: Plan, latents: Latents, before: Images, mask: Image.Image | None,
-           settings: SearchSettings, calls: Calls) -> Judge:  # fmt: skip
+           settings: SearchSettings, calls: Calls, asks: Asks = ask_vlm) -> Judge:  # fmt: skip
         """The judge of a plan for a source with these latents and this reconstruction."""
-        questions = plan.checks + keep_checks(plan)
-        asked = CheckReward(models.vlm, questions, settings.jitters, settings.seed, calls, models.limit)
+        asked = asks(models, plan, settings, calls)
         weight = small = None
         if mask is not None:
             within = images.to_unit(images.fit(mask, before.shape[-1])[0])[:, :1]

@@ -22,6 +22,8 @@ from editor.baselines import planned_nfe
 from editor.inversion import RoundTrip
 from editor.mark import file_bears_mark
 from editor.types import CheckResult, Cost, EditError, EditUpdate, SearchSettings
+from rewards.plan import keep_checks
+from rewards.vlm import Calls
 from training import clock_plans, clocks
 from training.world import TEST, TUNE
 
@@ -121,37 +123,38 @@ def test_a_refused_plan_fails_and_leaves_the_source():
 
 
 class Pixels:
-    """Latents that are pictures, and a flow that stays where it is."""
+    """Latents that are pictures."""
 
-    two_time = True
     models = property(lambda self: self)
     codec = property(lambda self: self)
-    decode = staticmethod(lambda latents: latents)
-
-    def condition(self, prompt):
-        return self
-
-    def __call__(self, x, s, t):
-        return x
-
-    def velocity(self, x, t):
-        return torch.zeros_like(x)
+    profile = SimpleNamespace(size=128)
+    hardware = SimpleNamespace(device="cpu")
+    encode = render = staticmethod(lambda latents: latents)
 
     def invert(self, image, start, prompt=""):
         square, placement = images.fit(image, 128)
         unit = images.to_unit(square)
-        return SimpleNamespace(square=unit, placement=placement, latents=unit, before=unit, back=unit,
-                               trip=RoundTrip(unit, unit, 4))  # fmt: skip
+        return SimpleNamespace(placement=placement, before=unit, back=unit, trip=RoundTrip(unit, unit, 4))
 
 
-def test_the_truth_can_replace_the_reward_and_the_search():
+def test_the_truth_doubts_the_source_and_is_sure_of_the_answer_alone():
+    case, settings = FEW[0], SearchSettings()
+    truth = trials.Truth.of(case, Pixels(), case.plan, settings, Calls())
+    source, answer = (images.to_unit(image) for image in (case.image, case.answer))
+    half = torch.lerp(source, answer, 0.5).requires_grad_()
+    drifted = torch.where(truth.where > 0, answer, 0.5)
+    found = truth.evaluate(torch.cat([source, half, answer, drifted]))
+    assert found.probabilities.shape == (4, len(case.plan.checks + keep_checks(case.plan)))
+    assert found.probabilities[0].max() < 0.01
+    assert found.probabilities[2].min() > settings.but(sure=0.9975).sure
+    assert found.reward[0] < found.reward[1] < found.reward[2] == found.reward[3]
+    (slope,) = torch.autograd.grad(found.reward[1], half)
+    assert (slope * (answer - source)).sum() > 0
+
+
+def test_the_truth_can_replace_the_search():
     case, settings = FEW[0], SearchSettings(method="best-of-n", particles=3, steps=2, renoise=0.0, keep=1)
-    wanted = Planned(case, case.plan, "", 0.0)
-    searched, _ = trial(Pixels(), wanted, "best-of-n", 25, settings, "reward")
-    assert searched.nfe == planned_nfe(settings)
-    assert searched.score == pytest.approx(searched.source_score)
-    assert searched.psnr == pytest.approx(searched.source_psnr, abs=0.2)
-    perfect, image = trial(Pixels(), wanted, "best-of-n", 25, settings, "latent")
+    perfect, image = trial(Pixels(), Planned(case, case.plan, "", 0.0), "best-of-n", 25, settings, "latent")
     assert perfect.success_3
     assert perfect.score is None
     assert trials.psnr(image, case.answer) > 35
@@ -165,7 +168,7 @@ def test_the_engine_itself_is_measured(tiny_editor, swap):
     assert record.refused == ""
     assert record.nfe == (0 if swap == "latent" else planned_nfe(settings))
     assert record.inversion_nfe > 0
-    assert (record.believed is None) == (swap is not None)
+    assert (record.believed is None) == (swap == "latent")
     assert record.seconds > 0
 
 
