@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from rewards.prompt import Packed, Question
 from rewards.vlm import VLM
 from tests.tiny_vlm import tiny_qwen25
-from training import clocks, pictures, plan, see, speak, words
+from training import clocks, pictures, plan, see, speak, withstand, words
 from training.asked import lay_out, likelihoods
+from training.finds import TIMELESS, Found
 from training.harness import Length, Run
 from training.pictures import spoil, timeless
 from training.tower import look
@@ -23,7 +24,16 @@ from training.world import TRAIN
 
 
 class Rendered:
-    """A `Source` that needs nothing on disk."""
+    """A `Source` that needs nothing on disk; searches have shown it three clocks with a time and one without."""
+
+    def __init__(self) -> None:
+        shown = [clocks.sample(TRAIN + seed) for seed in range(4)]
+        asked = [clock.minutes + off for clock, off in zip(shown, (0, 3, 30, 0), strict=True)]
+        found = [
+            Found(np.array(clocks.render(clock)), clock.seed, clock.minutes if i < 3 else TIMELESS, asked[i] % 720)
+            for i, clock in enumerate(shown)
+        ]
+        self.timed, self.timeless = found[:3], found[3:]
 
     def batch(self, size: int, generator: torch.Generator) -> tuple[list[clocks.Clock], Tensor]:
         seeds = torch.randint(1000, (size,), generator=generator).tolist()
@@ -79,6 +89,7 @@ def test_a_stage_without_pictures_changes_nothing(vlm: VLM, tmp_path: Path) -> N
     old.write_bytes(b"of another training")
     sight = see.learn_to_see(vlm, tmp_path, Length(0))
     speak.learn_to_speak(vlm, sight, tmp_path, Length(0))
+    withstand.learn_to_withstand(vlm, tmp_path, Length(0))
     plan.learn_to_plan(vlm, tmp_path, Length(0))
     assert all(torch.equal(value, before[name]) for name, value in vlm.model.state_dict().items())
     assert [old] == list(tmp_path.iterdir())
@@ -105,6 +116,53 @@ def test_every_stage_trains_its_part_and_goes_on_from_its_checkpoint(
     parts = {"planner": vlm.planner.model}
     assert changed(partial(plan.learn_to_plan, vlm, tmp_path / "plan", Length(12), 6)) == {"planner"}
     assert changed(partial(plan.learn_to_plan, vlm, tmp_path / "plan", Length(12), 6)) == set()
+
+
+def test_what_learns_to_withstand_searches_judges_otherwise_and_plans_as_before(
+    vlm: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stage in (plan, withstand):
+        monkeypatch.setattr(stage, "Source", Rendered)
+    pictures = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    asked = ["Does the clock show 4:45?", "Is the rim red?"]
+    plan.learn_to_plan(vlm, tmp_path / "plan", Length(12), 6, lr=0.1)
+    judged, planned = vlm.log_odds(pictures, asked).detach(), vlm.planner.log_odds(pictures, asked)
+    learn = partial(withstand.learn_to_withstand, vlm, tmp_path / "withstand", lr=0.1)
+    learn(Length(72))
+    after = vlm.log_odds(pictures, asked).detach()
+    assert (after - judged).abs().min() > 1e-3
+    assert torch.allclose(vlm.planner.log_odds(pictures, asked), planned, atol=1e-4)
+    assert (planned - judged).abs().max() > 1e-3, "the adapter for plans does something"
+    assert not any("lora_" in name for name, _ in vlm.model.named_parameters())
+    assert {len(p) for name, p in vlm.planner.model.named_parameters() if "lora_A" in name} == {2 * plan.RANK}
+
+
+def test_a_batch_against_searches_asks_what_they_were_asked_for(vlm: VLM) -> None:
+    source, rng = Rendered(), Random(0)
+    same, near, far = (withstand._asked_for(found, rng).questions for found in source.timed)
+    assert (same[1].answer, far[1].answer) == ("yes", "no")
+    wanted = [clocks.clock_time(found.asked) for found in source.timed]
+    assert wanted[0] in same[1].text
+    assert wanted[2] in far[1].text
+    assert wanted[1] not in near[1].text
+    made = withstand.lesson(vlm, source, source.timed, 24, torch.Generator().manual_seed(0))
+    assert made.pixels.shape == (24, 128, 128, 3)
+    assert made.held.shape == made.asked.weight.shape == (24, 7)
+    assert made.held[-6:].all()
+    *_, dark = withstand.parts(24)
+    of_time = [a for a in made.asked.packed.answers.tolist() if a[0] >= dark.start and 1 <= a[1] <= 3]
+    said = {vlm.processor.tokenizer.decode([token]).strip() for *_, token in of_time}
+    assert said == {"no", vlm.processor.tokenizer.eos_token}
+
+
+def test_without_pictures_of_searches_there_is_nothing_to_withstand(
+    vlm: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = Rendered()
+    bare.timed = []
+    monkeypatch.setattr(withstand, "Source", lambda: bare)
+    with pytest.raises(ValueError, match=r"run python -m training\.found first"):
+        withstand.learn_to_withstand(vlm, tmp_path, Length(4))
 
 
 def test_words_that_learn_alone_leave_every_question_without_them_as_it_was(

@@ -32,6 +32,8 @@ MARKS = ("ticks", "dots", "Arabic numerals", "Roman numerals")
 PARTS = ("rim", "face", "hands", "background")
 ROMAN = ("XII", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI")
 SUPERSAMPLING = 3
+GONE = (0.01, 0.01)
+"""Length and width of a hand that is not to be seen."""
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,7 @@ def timeless(scenes: list[Clock], rng: Random) -> list[np.ndarray]:
             share = rng.uniform(0.35, 0.65)
             pixels = share * np.asarray(pair[0], np.float32) + (1 - share) * np.asarray(pair[1], np.float32)
         else:
-            gone = {("hour_hand", "minute_hand")[kind - 2]: (0.01, 0.01)}
+            gone = {("hour_hand", "minute_hand")[kind - 2]: clocks.GONE}
             pixels = np.asarray(clocks.render(replace(clock, tail=0.0, **gone)), np.float32)
         made.append(pixels.round().astype(np.uint8))
     return made

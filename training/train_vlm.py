@@ -1,7 +1,8 @@
 """Train the studio's VLM: `python -m training.train_vlm` (all stages; resumes by itself).
 
-It learns to see (`training.see`), then to speak (`training.speak`), then to plan (`training.plan`). With two idle
-cores, `torchrun --nproc-per-node 2 -m training.train_vlm --threads 1` trains with both.
+It learns to see (`training.see`), then to speak (`training.speak`), then, for as long as `--withstand` says, not to be
+fooled by searches (`training.withstand`), then to plan (`training.plan`). With two idle cores,
+`torchrun --nproc-per-node 2 -m training.train_vlm --threads 1` trains with both.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from training.plan import learn_to_plan
 from training.see import learn_to_see
 from training.speak import corpus, learn_to_speak, remember_texts
 from training.vlm_folder import new_model, new_processor, new_tokenizer
+from training.withstand import learn_to_withstand
 
 FOLDER = RUNS / "vlm"
 
@@ -47,7 +49,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=FOLDER / "model")
     parser.add_argument("--init", type=Path, help="a trained folder to go on from, with its tokenizer")
-    stages = (("see", 200_000, 48, 1.5e-3), ("speak", 100_000, 24, 1.2e-3), ("plan", 30_000, 24, 2e-3))
+    stages = (("see", 200_000, 48, 1.5e-3), ("speak", 100_000, 24, 1.2e-3), ("withstand", 0, 24, 5e-4),
+              ("plan", 30_000, 24, 2e-3))  # fmt: skip
     for stage, pictures, batch, lr in stages:
         parser.add_argument(
             f"--{stage}", type=Length.parse, default=Length(pictures), help="pictures, or minutes as in 15m; 0: none"
@@ -63,6 +66,8 @@ if __name__ == "__main__":
     remember_texts(model)
     sight = learn_to_see(model, FOLDER / "see", arguments.see, arguments.see_batch, arguments.see_lr, workers)
     learn_to_speak(model, sight, FOLDER / "speak", arguments.speak, arguments.speak_batch, arguments.speak_lr, workers)
+    length, size, lr = arguments.withstand, arguments.withstand_batch, arguments.withstand_lr
+    learn_to_withstand(model, FOLDER / "withstand", length, size, lr, workers)
     learn_to_plan(model, FOLDER / "plan", arguments.plan, arguments.plan_batch, arguments.plan_lr, workers)
     if rank() == 0:
         save(model, arguments.out)

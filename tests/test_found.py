@@ -1,0 +1,83 @@
+"""Pictures that searches show the VLM: what is made, and what is said of each by comparison alone."""
+
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+
+from editor import images
+from editor.engine import Editor
+from training import clock_language as language
+from training import clocks, found
+from training.bent import bent
+from training.finds import TIMELESS
+from training.world import TRAIN
+
+SEED = TRAIN + 7
+
+
+@pytest.fixture(scope="module")
+def dial(studio: Editor) -> found.Dial:
+    return found.Dial(clocks.sample(SEED), studio.models.codec)
+
+
+def seen(studio: Editor, dial: found.Dial, minutes: int) -> torch.Tensor:
+    """A clock at this time as the autoencoder shows it, (3, 128, 128)."""
+    shown = images.to_unit(clocks.render(language.with_time(dial.clock, minutes)))
+    codec = studio.models.codec
+    with torch.no_grad():
+        return codec.render(codec.encode(shown))[0]
+
+
+def test_a_clock_is_read_by_comparison_and_one_without_hands_shows_no_time(studio, dial) -> None:
+    for minutes in (15, 285, 601):
+        read = found.label(dial, seen(studio, dial, minutes), 285)
+        assert read is not None
+        assert abs((read.minutes - minutes + 360) % 720 - 360) <= 1
+        assert read.asked == 285
+    bare = found.label(dial, dial.bare[0], 285)
+    assert bare is None or bare.minutes == TIMELESS
+
+
+def test_bent_hands_are_made_alike_from_the_same_seed_and_some_still_show_their_time(dial) -> None:
+    def made() -> list[tuple[torch.Tensor, int]]:
+        rng, generator = Random(0), torch.Generator().manual_seed(0)
+        return [bent(dial.clock, dial.bare, rng, generator) for _ in range(24)]
+
+    pictures = made()
+    assert all(torch.equal(a, b) and m == n for (a, m), (b, n) in zip(pictures, made(), strict=True))
+    assert all(
+        picture.shape == (1, 3, 128, 128) and 0 <= picture.min() <= picture.max() <= 1 for picture, _ in pictures
+    )
+    changed = torch.stack([(picture - dial.bare)[0].abs().sum(0) > 0.1 for picture, _ in pictures]).any(0)
+    side = (torch.arange(128) + 0.5) / 128
+    away = ((side[None] - dial.clock.x).square() + (side[:, None] - dial.clock.y).square()).sqrt()
+    assert not changed[away > dial.clock.dial + 12 / 128].any(), "only hands are spoilt"
+    labels = [found.label(dial, picture[0], minutes) for picture, minutes in pictures]
+    said = [label.minutes == TIMELESS for label in labels if label is not None]
+    assert any(said)
+    assert not all(said)
+    own = [abs((label.minutes - label.asked + 360) % 720 - 360) for label in labels if label and label.minutes >= 0]
+    assert np.median(own) <= 5
+
+
+@pytest.mark.parametrize("kind", ["climbs", "bent"])
+def test_pictures_of_a_clock_are_labelled(studio, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(found, "CLIMBERS", 2)
+    monkeypatch.setattr(found, "BENT", 3)
+    shown = found.labelled(studio, kind, SEED, torch.Generator().manual_seed(0))
+    assert len(shown) == 3 if kind == "bent" else len(shown) in (4, 6, 8)
+    for label in shown:
+        assert label is None or (label.pixels.shape == (128, 128, 3) and label.seed == SEED)
+
+
+def test_landings_climb_within_the_dial_alone(studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(found, "CLIMBERS", 2)
+    clock, rng = clocks.sample(SEED), Random(SEED)
+    wanted = language.request(clock, rng, "time")
+    *_, last = found.climbs(studio, clock, wanted, rng, torch.Generator().manual_seed(0))
+    corner = images.to_unit(clocks.render(clock))[0][:, :12, :12]
+    assert (last[:, :12, :12] - corner).abs().mean() < 0.05

@@ -1,0 +1,171 @@
+"""A stage of the studio's VLM against what searches fool it with: half of its pictures are such, attacked besides.
+
+Low-rank changes of both towers learn (LoRA, as those for plans) and are then added to the weights themselves: few
+numbers move, so that small batches on a CPU spoil little of what long training under attack gave. The adapter for
+plans gets the same changes the other way round, so that plans are written as before.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+import torch
+from peft import LoraConfig
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rewards.planner import FOLDER, twin
+from rewards.prompt import Question
+from rewards.vlm import VLM, Features
+from training import clock_language as language
+from training import finds
+from training.asked import Asked, lay_out, likelihoods_and_truths, nats
+from training.attack import attacked
+from training.finds import Found
+from training.harness import Length, Run, half_precision
+from training.pictures import Source, augment, spoil, to_images
+from training.plan import MATRICES, RANK
+from training.speak import Row, answers_loss, denied, grid_of, row
+from training.tower import look
+
+ASKED, DENIED = (0, 1, 2, 3, 4, 5, 8), (6, 0, 1, 2, 4, 8, 9)
+"""Of ten questions about a picture, those that are asked: the open one first, three for the time, three for looks."""
+NEAR = 6
+"""Minutes within which it is not said of bent hands that they don't show the time that was asked for."""
+
+
+class Lesson(NamedTuple):
+    """A batch of pictures with what is asked about them, as a worker makes it."""
+
+    pixels: Tensor
+    """8 bits, (B, 128, 128, 3)."""
+    asked: Asked
+    held: Tensor
+    """(B, questions): see `training.speak.Row`."""
+
+
+def parts(batch: int) -> tuple[slice, slice, slice, slice]:
+    """Clear pictures, spoilt ones, and after others those that searches have shown: with a time, and without."""
+    calm, few, quarter = batch // 6, batch // 24, batch // 4
+    return (slice(calm), slice(calm, calm + few), slice(batch - 2 * quarter, batch - quarter),
+            slice(batch - quarter, batch))  # fmt: skip
+
+
+def lesson(vlm: VLM, source: Source, timed: list[Found], batch: int, generator: torch.Generator) -> Lesson:
+    """The batch of one step."""
+    rng = Random(int(torch.randint(2**31, (), generator=generator)))
+    _, spoilt, shown, dark = parts(batch)
+    scenes, pixels = source.batch(shown.start, generator)
+    rows = [_some(row(scene, rng), ASKED) for scene in scenes]
+    rows[spoilt] = [_denied(denied(scene, rng)) for scene in scenes[spoilt]]
+    drawn = [timed[i] for i in torch.randint(len(timed), (dark.start - shown.start,), generator=generator).tolist()]
+    rows += [_some(_asked_for(found, rng), ASKED) for found in drawn]
+    clocks, asked, timeless = source.without_time(scenes[: batch - dark.start], generator)
+    rows += [_denied(denied(clock, rng, time, looks=True)) for clock, time in zip(clocks, asked, strict=True)]
+    pixels = torch.cat([pixels, torch.stack([torch.from_numpy(found.pixels) for found in drawn]), timeless])
+    questions = lay_out(vlm, grid_of(vlm, pixels), [r.questions for r in rows])
+    return Lesson(pixels, questions, torch.tensor([r.held for r in rows]))
+
+
+def _asked_for(found: Found, rng: Random) -> Row:
+    """Questions about a picture that a search has shown, one of them for what the search was asked for."""
+    clock = finds.shown_clock(found)
+    questions, held = row(clock, rng)
+    off = abs((found.minutes - found.asked + 360) % 720 - 360)
+    if found.asked != finds.TIMELESS and not 1 < off <= NEAR:
+        wanted = language.ask_if(language.with_time(clock, found.asked), "time")[0]
+        questions[1] = Question(wanted, "yes" if off <= 1 else "no")
+    return Row(questions, held)
+
+
+def _denied(questions: list[Question]) -> Row:
+    return _some(Row(questions, [True] * len(questions)), DENIED)
+
+
+def _some(asked: Row, places: tuple[int, ...]) -> Row:
+    return Row([asked.questions[i] for i in places], [asked.held[i] for i in places])
+
+
+def learn_to_withstand(
+    vlm: VLM, folder: Path, length: Length, batch: int = 24, lr: float = 5e-4, workers: int = 0
+) -> None:
+    """Train what judges where it is for this `length`; goes on from a checkpoint in `folder`. Plans stay as they are.
+
+    It needs what `training.found` keeps, and raises ValueError where there is none. No pictures: nothing is changed,
+    whatever the folder holds.
+    """
+    if not length.images:
+        return
+    source = Source()
+    timed, source.timed = source.timed, []
+    if not timed or not source.timeless:
+        raise ValueError("There are no pictures of searches to learn from: run python -m training.found first.")
+    vlm.model.eval().requires_grad_(False)
+    torch.manual_seed(0)
+    model = twin(vlm.model)
+    model.add_adapter(LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=MATRICES), "judge")
+    learner = VLM(model, vlm.processor, frozen=False)
+    adapter = nn.ParameterList(p for name, p in model.named_parameters() if "lora_" in name)
+    run = Run(folder, nn.ModuleDict({"adapter": adapter.requires_grad_(True)}),
+              [torch.optim.AdamW(adapter, lr, (0.9, 0.98), weight_decay=0.0)], seed=11)  # fmt: skip
+    batches = run.batches(partial(lesson, vlm, source, timed, batch), workers)
+    calm, spoilt, shown, dark = parts(batch)
+
+    def see(pictures: Tensor) -> Features:
+        return look(model.model.visual, vlm.processor.image_processor, pictures)[0]
+
+    while (share := run.share(length)) < 1:
+        generator, made = run.generator(vlm.device), next(batches)
+        asked = made.asked.to(vlm.device)
+        pictures, _ = augment(to_images(made.pixels.to(vlm.device, non_blocking=True)), generator)
+        pictures[spoilt] = spoil(pictures[spoilt], generator)
+        loss = partial(answers_loss, learner, see, asked.after(calm.stop).only(made.held[calm.stop :]))
+        pictures[calm.stop :] = attacked(pictures[calm.stop :], loss, generator)
+        with half_precision(vlm.device):
+            answers, true = likelihoods_and_truths(learner, see(pictures), asked)
+        run.advance(2 * nats(answers, asked) + 0.5 * true, batch, share)
+        said = -answers.detach()
+        plain = said[spoilt.stop : shown.start]
+        attacks = {"time, attacked": plain[:, 0].mean(), "is it H:MM, attacked": plain[:, 1:4].mean()}
+        run.tell(50, **attacks, searched=said[shown, 1:4].mean(), fooled=said[dark, 1:4].mean())
+    run.save()
+    run.averaged()
+    take_in(vlm, model)
+
+
+@torch.no_grad()
+def take_in(vlm: VLM, model: PreTrainedModel) -> None:
+    """Add the low-rank changes of a twin to the weights of a VLM, and take them from its adapter for plans.
+
+    That adapter's rank grows by theirs.
+    """
+    learned = _low_rank(model)
+    planner = _low_rank(vlm.planner.model)
+    own = dict(vlm.model.named_modules())
+    for name, (down, up, scale) in learned.items():
+        own[name].weight.add_(scale * up @ down)
+    if not planner:
+        return
+    ranks = {len(down) + len(planner[name][0]) for name, (down, _, _) in learned.items()}
+    if learned.keys() != planner.keys() or len(ranks) > 1:
+        raise ValueError("The adapter for plans changes other matrices than those that learned: train it anew.")
+    fresh, rank = twin(vlm.model), ranks.pop()
+    fresh.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=MATRICES), FOLDER)
+    for name, (down, up, _) in _low_rank(fresh).items():
+        ours, theirs = planner[name], learned[name]
+        down.copy_(torch.cat([ours[0], theirs[0]]))
+        up.copy_(torch.cat([ours[2] * ours[1], -theirs[2] * theirs[1]], 1))
+    vlm.plan_with(fresh.eval().requires_grad_(False))
+
+
+def _low_rank(model: PreTrainedModel) -> dict[str, tuple[Tensor, Tensor, float]]:
+    """For each matrix with a change of low rank its factors (r, in) and (out, r), and what scales their product."""
+    found = {}
+    for name, module in model.named_modules():
+        for adapter in getattr(module, "lora_A", {}):
+            down, up = module.lora_A[adapter].weight, module.lora_B[adapter].weight
+            found[name] = (down, up, module.scaling[adapter])
+    return found
