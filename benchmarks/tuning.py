@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 
 from benchmarks.studio import edits
 from editor.engine import EFFORTS, Editor
+from editor.models import Models, load_profile
 from editor.runtime import prepare
 from editor.types import SearchSettings
 from training.world import TUNE
@@ -37,11 +39,18 @@ def variation(text: str) -> SearchSettings:
     return found
 
 
+def studio(vlm: Path | None) -> Editor:
+    """The studio, with the VLM of a folder in place of its own judge if one is named."""
+    models = load_profile("studio")
+    place = replace(models.place, vlm=vlm or models.place.vlm)
+    return Editor(Models(models.profile, place, models.hardware))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("variations", nargs="+")
     parser.add_argument("--edits", type=int, default=4, help="of each kind")
-    parser.add_argument("--vlm", help="a folder in place of the studio's own judge")
+    parser.add_argument("--vlm", type=Path, help="a folder in place of the studio's own judge")
     parser.add_argument("--threads", type=int)
     chosen = parser.parse_args()
     try:
@@ -49,7 +58,7 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     prepare(chosen.threads)
-    editor = Editor.load("studio", chosen.vlm)
+    editor = studio(chosen.vlm)
     for text, settings in wanted:
         for kind in ("time", "colour"):
             found = edits(editor, chosen.edits, kind, settings, FIRST)

@@ -1,8 +1,10 @@
 """Variations of settings, as the command for tuning reads them."""
 
+from pathlib import Path
+
 import pytest
 
-from benchmarks.tuning import variation
+from benchmarks.tuning import studio, variation
 from editor.engine import EFFORTS
 
 
@@ -27,3 +29,9 @@ def test_a_variation_changes_what_it_names_and_nothing_else():
 def test_a_wrong_variation_is_refused_with_a_sentence(text, sentence):
     with pytest.raises(ValueError, match=sentence):
         variation(text)
+
+
+def test_another_judge_is_tried_in_the_studio_with_all_else_its_own():
+    own, other = studio(None).models, studio(Path("elsewhere")).models
+    assert (own.place.flow, own.hardware, own.profile) == (other.place.flow, other.hardware, other.profile)
+    assert other.place.vlm == Path("elsewhere") != own.place.vlm
