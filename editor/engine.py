@@ -54,7 +54,7 @@ _STUDIED = SearchSettings(
     least=3,
     restart=0.3,
     ascents=3,
-    sure=0.9975,
+    sure=0.9,
 )
 EFFORTS: Mapping[str, SearchSettings] = {
     "fast": _STUDIED.but(particles=4, steps=5, corrections=2, searches=3),

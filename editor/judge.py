@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 MET = 0.5
 """Probability beyond which a check counts as met."""
-SUFFICES = 0.9
+SUFFICES = 0.7
 """Probability beyond which all checks must hold, those of what must stay too, for a draft to need no search."""
 LEAST_WEIGHT = 1e-3
 """How much a place at least counts for closeness to the source, even where all may change."""
