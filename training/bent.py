@@ -1,7 +1,7 @@
 """Hands as searches draw them: bent, thick or faint in places, doubled, or at odds with one another.
 
-A search shows the VLM some hundred such clocks in an hour; these are made in milliseconds, and look much like them.
-Each picture has to be compared with renders before anything is said of it: some still show their time.
+These need neither a search nor a model. Each picture has to be compared with renders before anything is said of it:
+some still show their time.
 """
 
 from __future__ import annotations

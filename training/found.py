@@ -212,6 +212,8 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     arguments = parser.parse_args()
+    if not any(getattr(arguments, kind) for kind in KINDS):
+        parser.error("Say how many clocks, for instance --lookaheads 1500 or --climbs 200.")
     prepare(arguments.threads)
     own = bundled(PROFILES["studio"])
     place = replace(own, flow=arguments.flow or own.flow, vlm=arguments.vlm or own.vlm)
