@@ -10,21 +10,22 @@ import torch
 
 from editor import images
 from editor.engine import Editor
+from training import climbs, clocks, data, found
 from training import clock_language as language
-from training import clocks, found
 from training.bent import bent
 from training.finds import TIMELESS
+from training.labels import Dial, Look
 from training.world import TRAIN
 
 SEED = TRAIN + 7
 
 
 @pytest.fixture(scope="module")
-def dial(studio: Editor) -> found.Dial:
-    return found.Dial(clocks.sample(SEED), studio.models.codec)
+def dial(studio: Editor) -> Dial:
+    return Dial(clocks.sample(SEED), studio.models.codec)
 
 
-def seen(studio: Editor, dial: found.Dial, minutes: int) -> torch.Tensor:
+def seen(studio: Editor, dial: Dial, minutes: int) -> torch.Tensor:
     """A clock at this time as the autoencoder shows it, (3, 128, 128)."""
     shown = images.to_unit(clocks.render(language.with_time(dial.clock, minutes)))
     codec = studio.models.codec
@@ -34,11 +35,11 @@ def seen(studio: Editor, dial: found.Dial, minutes: int) -> torch.Tensor:
 
 def test_a_clock_is_read_by_comparison_and_one_without_hands_shows_no_time(studio, dial) -> None:
     for minutes in (15, 285, 601):
-        read = found.label(dial, seen(studio, dial, minutes), 285)
+        read = dial.label(seen(studio, dial, minutes), 285)
         assert read is not None
         assert abs((read.minutes - minutes + 360) % 720 - 360) <= 1
         assert read.asked == 285
-    bare = found.label(dial, dial.bare[0], 285)
+    bare = dial.label(dial.bare[0], 285)
     assert bare is None or bare.minutes == TIMELESS
 
 
@@ -56,7 +57,7 @@ def test_bent_hands_are_made_alike_from_the_same_seed_and_some_still_show_their_
     side = (torch.arange(128) + 0.5) / 128
     away = ((side[None] - dial.clock.x).square() + (side[:, None] - dial.clock.y).square()).sqrt()
     assert not changed[away > dial.clock.dial + 12 / 128].any(), "only hands are spoilt"
-    labels = [found.label(dial, picture[0], minutes) for picture, minutes in pictures]
+    labels = [dial.label(picture[0], minutes) for picture, minutes in pictures]
     said = [label.minutes == TIMELESS for label in labels if label is not None]
     assert any(said)
     assert not all(said)
@@ -66,7 +67,7 @@ def test_bent_hands_are_made_alike_from_the_same_seed_and_some_still_show_their_
 
 @pytest.mark.parametrize("kind", ["climbs", "bent"])
 def test_pictures_of_a_clock_are_labelled(studio, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(found, "CLIMBERS", 2)
+    monkeypatch.setattr(climbs, "CLIMBERS", 2)
     monkeypatch.setattr(found, "BENT", 3)
     shown = found.labelled(studio, kind, SEED, torch.Generator().manual_seed(0))
     assert len(shown) == 3 if kind == "bent" else len(shown) in (4, 6, 8)
@@ -75,9 +76,48 @@ def test_pictures_of_a_clock_are_labelled(studio, kind: str, monkeypatch: pytest
 
 
 def test_landings_climb_within_the_dial_alone(studio, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(found, "CLIMBERS", 2)
+    monkeypatch.setattr(climbs, "CLIMBERS", 2)
     clock, rng = clocks.sample(SEED), Random(SEED)
     wanted = language.request(clock, rng, "time")
-    *_, last = found.climbs(studio, clock, wanted, rng, torch.Generator().manual_seed(0))
+    *_, last = climbs.time_climbs(studio, clock, wanted, rng, torch.Generator().manual_seed(0))
     corner = images.to_unit(clocks.render(clock))[0][:, :12, :12]
     assert (last[:, :12, :12] - corner).abs().mean() < 0.05
+
+
+@pytest.mark.parametrize("attribute", found.CHANGES)
+def test_a_look_is_told_by_comparison_where_it_is_done_and_where_it_is_not(studio, attribute: str) -> None:
+    clock = clocks.sample(SEED)
+    wanted = language.request(clock, Random(0), attribute)
+    target = language.apply(clock, wanted)
+    codec, look = studio.models.codec, Look(clock, wanted, studio.models.codec)
+    pair = torch.cat([images.to_unit(clocks.render(c)) for c in (clock, target)])
+    with torch.no_grad():
+        before, after = codec.render(codec.encode(pair))
+    for picture, shown in ((before, clock), (after, target)):
+        told = look.label(picture)
+        assert told is not None
+        assert (told.attribute, told.asked) == (attribute, getattr(target, attribute))
+        assert told.shown == getattr(shown, attribute)
+    between = look.label(before.lerp(after, 0.5))
+    assert between is None if attribute == "hands" else between is None or not between.shown
+
+
+def test_landings_that_climb_to_another_look_are_labelled(studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(climbs, "CLIMBERS", 2)
+    shown = found.labelled_looks(studio, SEED, torch.Generator().manual_seed(0))
+    assert len(shown) in (4, 6, 8)
+    told = [label for label in shown if label is not None]
+    assert {(label.seed, label.attribute) for label in told} <= {(SEED, found.CHANGES[SEED % len(found.CHANGES)])}
+
+
+def test_rendered_pictures_are_kept_once_more_as_the_autoencoder_shows_them(studio, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(data, "CHUNK", 2)
+    monkeypatch.setattr(data, "BATCH", 1)
+    rendered, decoded = tmp_path / "clocks", tmp_path / "decoded"
+    data.render_all(6, 1, rendered)
+    data.decode_all(3, studio.models.codec, rendered, decoded)
+    shown, seen = data.Pictures(rendered), data.Pictures(decoded)
+    assert (len(shown), len(seen)) == (6, 4)
+    rows = np.arange(4)
+    off = np.abs(shown[rows].astype(float) - seen[rows]).mean((1, 2, 3))
+    assert ((off > 0.1) & (off < 8)).all()

@@ -16,7 +16,7 @@ from rewards.vlm import VLM
 from tests.tiny_vlm import tiny_qwen25
 from training import clocks, pictures, plan, see, speak, withstand, words
 from training.asked import lay_out, likelihoods
-from training.finds import TIMELESS, Found
+from training.finds import TIMELESS, Found, FoundLook
 from training.harness import Length, Run
 from training.pictures import spoil, timeless
 from training.tower import look
@@ -34,6 +34,10 @@ class Rendered:
             for i, clock in enumerate(shown)
         ]
         self.timed, self.timeless = found[:3], found[3:]
+        self.looks = [
+            FoundLook(found[0].pixels, found[0].seed, "rim", asked, shown)
+            for asked, shown in (("red", "red"), ("blue", ""), ("white", shown[0].rim))
+        ]
 
     def batch(self, size: int, generator: torch.Generator) -> tuple[list[clocks.Clock], Tensor]:
         seeds = torch.randint(1000, (size,), generator=generator).tolist()
@@ -145,10 +149,19 @@ def test_a_batch_against_searches_asks_what_they_were_asked_for(vlm: VLM) -> Non
     assert wanted[0] in same[1].text
     assert wanted[2] in far[1].text
     assert wanted[1] not in near[1].text
+    for edit in source.looks:
+        free, *closed = withstand._of_look(edit, rng).questions
+        assert free.answer == (edit.shown or speak.NONE)
+        assert len(closed) == 6
+        assert all(f" {edit.asked}" in q.text for q in closed[:4])
+        assert all((q.answer == "yes") == (f" {edit.shown} " in q.text.replace("?", " ")) for q in closed if edit.shown)
+        assert edit.shown or all(q.answer == "no" for q in closed)
+    bent = withstand._without_time(clocks.sample(TRAIN), 285, rng)
+    assert "hands" in bent.questions[withstand.HANDS].text
     made = withstand.lesson(vlm, source, source.timed, 24, torch.Generator().manual_seed(0))
     assert made.pixels.shape == (24, 128, 128, 3)
     assert made.held.shape == made.asked.weight.shape == (24, 7)
-    assert made.held[-6:].all()
+    assert made.held[-5:].all()
     *_, dark = withstand.parts(24)
     of_time = [a for a in made.asked.packed.answers.tolist() if a[0] >= dark.start and 1 <= a[1] <= 3]
     said = {vlm.processor.tokenizer.decode([token]).strip() for *_, token in of_time}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from training.clocks import Clock
 from training.data import RUNS
 
 FOLDER = RUNS / "found"
+LOOKS = FOLDER / "looks"
 TIMELESS = -1
 
 
@@ -28,25 +30,42 @@ class Found:
     """The time that an edit was asked for, in minutes since twelve; TIMELESS where none was."""
 
 
-def save(found: list[Found], path: Path) -> None:
-    """Write pictures and labels; the folder holds one file for each call."""
+@dataclass(frozen=True)
+class FoundLook:
+    """A picture of an edit of one look, with what it shows of it; of all else nothing is known."""
+
+    pixels: np.ndarray
+    """uint8 (128, 128, 3)."""
+    seed: int
+    attribute: str
+    asked: str
+    """The value that was asked for, as `training.clock_looks.value` has it."""
+    shown: str
+    """The value that it has; nothing where no value fits."""
+
+
+def save(found: Sequence[Found] | Sequence[FoundLook], path: Path) -> None:
+    """Write pictures and labels of one kind; the folder holds one file for each call."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(
-        path,
-        pixels=np.stack([f.pixels for f in found]),
-        seeds=np.array([f.seed for f in found]),
-        minutes=np.array([f.minutes for f in found]),
-        asked=np.array([f.asked for f in found]),
-    )
+    np.savez(path, **{f.name: np.array([getattr(one, f.name) for one in found]) for f in fields(found[0])})
 
 
 def load(folder: Path = FOLDER) -> list[Found]:
-    """All pictures that were found so far."""
-    found: list[Found] = []
+    """All pictures that were found so far for their times."""
+    return [Found(*row) for row in _rows(Found, folder)]
+
+
+def load_looks(folder: Path = LOOKS) -> list[FoundLook]:
+    """All pictures that were found so far for their looks."""
+    return [FoundLook(*row) for row in _rows(FoundLook, folder)]
+
+
+def _rows(kind: type, folder: Path) -> list[tuple]:
+    found: list[tuple] = []
     for path in sorted(folder.glob("*.npz")):
         with np.load(path) as data:
-            numbers = (data[name].tolist() for name in ("seeds", "minutes", "asked"))
-            found += [Found(*row) for row in zip(data["pixels"], *numbers, strict=True)]
+            columns = [data[f.name] if f.name == "pixels" else data[f.name].tolist() for f in fields(kind)]
+            found += zip(*columns, strict=True)
     return found
 
 
@@ -54,3 +73,8 @@ def shown_clock(found: Found) -> Clock:
     """The clock that a picture shows; its own time where it shows none."""
     clock = clocks.sample(found.seed)
     return clock if found.minutes == TIMELESS else language.with_time(clock, found.minutes)
+
+
+def with_look(clock: Clock, attribute: str, value: str) -> Clock:
+    """The clock with another colour or shape."""
+    return replace(clock, **{attribute: value})

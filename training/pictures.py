@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from training import clocks, finds
 from training.clocks import Clock, legible
-from training.data import MIXED, RUNS, Pictures
+from training.data import DECODED, MIXED, Pictures
 from training.mixes import mixed
 from training.world import TRAIN
 
@@ -56,14 +56,14 @@ class Source:
 
     def __init__(self) -> None:
         self.clear = Pictures()
-        decoded = RUNS / "decoded"
-        self.decoded = Pictures(decoded) if decoded.exists() else None
+        self.decoded = Pictures(DECODED) if DECODED.exists() else None
         self.mixed = Pictures(MIXED) if MIXED.exists() else None
         self.clock = lru_cache(maxsize=200_000)(clocks.sample)
         self.mixed_clock = lru_cache(maxsize=50_000)(lambda seed: mixed(clocks.sample(seed)))
         found = finds.load()
         self.timed = [f for f in found if f.minutes != finds.TIMELESS]
         self.timeless = [f for f in found if f.minutes == finds.TIMELESS]
+        self.looks = finds.load_looks()
 
     def batch(self, size: int, generator: torch.Generator) -> tuple[list[Clock], Tensor]:
         """So many clocks and their pictures, 8 bits (size, 128, 128, 3), drawn with `generator`."""

@@ -1,4 +1,4 @@
-"""A stage of the studio's VLM against what searches fool it with: half of its pictures are such, attacked besides.
+"""A stage of the studio's VLM against what searches fool it with: most of its pictures are such, attacked besides.
 
 Low-rank changes of both towers learn (LoRA, as those for plans) and are then added to the weights themselves: few
 numbers move, so that small batches on a CPU spoil little of what long training under attack gave. The adapter for
@@ -7,10 +7,11 @@ plans gets the same changes the other way round, so that plans are written as be
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from peft import LoraConfig
@@ -24,18 +25,24 @@ from training import clock_language as language
 from training import finds
 from training.asked import Asked, lay_out, likelihoods_and_truths, nats
 from training.attack import attacked
-from training.finds import Found
+from training.clocks import Clock, sample
+from training.finds import Found, FoundLook
 from training.harness import Length, Run, half_precision
 from training.pictures import Source, augment, spoil, to_images
 from training.plan import MATRICES, RANK
-from training.speak import Row, answers_loss, denied, grid_of, row
+from training.see import SLIGHT
+from training.speak import NONE, Row, answers_loss, denied, firm, grid_of, row
 from training.tower import look
 
 ASKED, DENIED = (0, 1, 2, 3, 4, 5, 8), (6, 0, 1, 2, 3, 8, 9)
-"""Of ten questions about a picture, those that are asked: the open one first, three or four for the time, and looks.
-Bent hands still have their colour, so that it is not denied."""
+"""Of ten questions about a picture, those that are asked: the open one first, three or four for the time, and looks."""
+HANDS = 4
+"""Which of those gives way to the colour of hands that show no time: bent ones still have theirs."""
 NEAR = 6
 """Minutes within which it is not said of bent hands that they don't show the time that was asked for."""
+
+
+One = TypeVar("One", Found, FoundLook)
 
 
 class Lesson(NamedTuple):
@@ -48,27 +55,54 @@ class Lesson(NamedTuple):
     """(B, questions): see `training.speak.Row`."""
 
 
-def parts(batch: int) -> tuple[slice, slice, slice, slice]:
-    """Clear pictures, spoilt ones, and after others those that searches have shown: with a time, and without."""
-    calm, few, quarter = batch // 6, batch // 24, batch // 4
-    return (slice(calm), slice(calm, calm + few), slice(batch - 2 * quarter, batch - quarter),
-            slice(batch - quarter, batch))  # fmt: skip
+def parts(batch: int) -> tuple[slice, slice, slice, slice, slice]:
+    """Clear pictures, spoilt ones, and after others those that searches have shown.
+
+    These are edits of looks, then clocks with a time, then some without.
+    """
+    calm, few, fifth = batch // 6, batch // 24, 5 * batch // 24
+    looks = batch - 2 * fifth - calm
+    return (slice(calm), slice(calm, calm + few), slice(looks, looks + calm), slice(looks + calm, batch - fifth),
+            slice(batch - fifth, batch))  # fmt: skip
 
 
 def lesson(vlm: VLM, source: Source, timed: list[Found], batch: int, generator: torch.Generator) -> Lesson:
     """The batch of one step."""
     rng = Random(int(torch.randint(2**31, (), generator=generator)))
-    _, spoilt, shown, dark = parts(batch)
-    scenes, pixels = source.batch(shown.start, generator)
+    _, spoilt, looks, shown, dark = parts(batch)
+    scenes, pixels = source.batch(looks.start, generator)
     rows = [_some(row(scene, rng), ASKED) for scene in scenes]
-    rows[spoilt] = [_denied(denied(scene, rng)) for scene in scenes[spoilt]]
-    drawn = [timed[i] for i in torch.randint(len(timed), (dark.start - shown.start,), generator=generator).tolist()]
+    rows[spoilt] = [_denied(scene, rng) for scene in scenes[spoilt]]
+    changed = _some_of(source.looks, looks, generator)
+    rows += [_of_look(found, rng) for found in changed]
+    drawn = _some_of(timed, shown, generator)
     rows += [_some(_asked_for(found, rng), ASKED) for found in drawn]
     clocks, asked, timeless = source.without_time(scenes[: batch - dark.start], generator)
-    rows += [_denied(denied(clock, rng, time, looks=True)) for clock, time in zip(clocks, asked, strict=True)]
-    pixels = torch.cat([pixels, torch.stack([torch.from_numpy(found.pixels) for found in drawn]), timeless])
+    rows += [_without_time(clock, time, rng) for clock, time in zip(clocks, asked, strict=True)]
+    found = torch.stack([torch.from_numpy(one.pixels) for one in (*changed, *drawn)])
+    pixels = torch.cat([pixels, found, timeless])
     questions = lay_out(vlm, grid_of(vlm, pixels), [r.questions for r in rows])
     return Lesson(pixels, questions, torch.tensor([r.held for r in rows]))
+
+
+def _some_of(found: Sequence[One], places: slice, generator: torch.Generator) -> list[One]:
+    """As many as there are places."""
+    drawn = torch.randint(len(found), (places.stop - places.start,), generator=generator)
+    return [found[i] for i in drawn.tolist()]
+
+
+def _of_look(found: FoundLook, rng: Random) -> Row:
+    """Questions about the look that an edit was asked for: most of them for that value, one for the source's own."""
+    own, name = sample(found.seed), found.attribute
+    asked = finds.with_look(own, name, found.asked)
+    meant = [asked] * 4 + [own, language.another(own, name, rng)]
+    free = rng.choice(language.open_questions(name)[:2])
+    questions = [Question(free, found.shown or NONE)]
+    for clock in meant:
+        words = language.ask_if(clock, name)
+        text = rng.choices(words, (5, 3, 2))[0]
+        questions.append(Question(text, "yes" if language.value(clock, name) == found.shown else "no"))
+    return Row(questions, [name not in SLIGHT] * len(questions))
 
 
 def _asked_for(found: Found, rng: Random) -> Row:
@@ -82,7 +116,16 @@ def _asked_for(found: Found, rng: Random) -> Row:
     return Row(questions, held)
 
 
-def _denied(questions: list[Question]) -> Row:
+def _without_time(clock: Clock, asked: int | None, rng: Random) -> Row:
+    """Questions about a picture that shows no time, nor what was `asked` for where a search made it."""
+    denying = _denied(clock, rng, asked, looks=True)
+    if asked is not None:
+        denying.questions[HANDS] = firm(clock, "hands", rng)
+    return denying
+
+
+def _denied(clock: Clock, rng: Random, asked: int | None = None, looks: bool = False) -> Row:
+    questions = denied(clock, rng, asked, looks)
     return _some(Row(questions, [True] * len(questions)), DENIED)
 
 
@@ -102,7 +145,7 @@ def learn_to_withstand(
         return
     source = Source()
     timed, source.timed = source.timed, []
-    if not timed or not source.timeless:
+    if not timed or not source.timeless or not source.looks:
         raise ValueError("There are no pictures of searches to learn from: run python -m training.found first.")
     vlm.model.eval().requires_grad_(False)
     torch.manual_seed(0)
@@ -113,7 +156,7 @@ def learn_to_withstand(
     run = Run(folder, nn.ModuleDict({"adapter": adapter.requires_grad_(True)}),
               [torch.optim.AdamW(adapter, lr, (0.9, 0.98), weight_decay=0.0)], seed=11)  # fmt: skip
     batches = run.batches(partial(lesson, vlm, source, timed, batch), workers)
-    calm, spoilt, shown, dark = parts(batch)
+    calm, spoilt, looks, shown, dark = parts(batch)
 
     def see(pictures: Tensor) -> Features:
         return look(model.model.visual, vlm.processor.image_processor, pictures)[0]
@@ -129,9 +172,10 @@ def learn_to_withstand(
             answers, true = likelihoods_and_truths(learner, see(pictures), asked)
         run.advance(2 * nats(answers, asked) + 0.5 * true, batch, share)
         said = -answers.detach()
-        plain = said[spoilt.stop : shown.start]
+        plain = said[spoilt.stop : looks.start]
         attacks = {"time, attacked": plain[:, 0].mean(), "is it H:MM, attacked": plain[:, 1:4].mean()}
-        run.tell(50, **attacks, searched=said[shown, 1:4].mean(), fooled=said[dark, 1:4].mean())
+        searches = {"searched": said[shown, 1:4].mean(), "fooled": said[dark, 1:4].mean(), "looks": said[looks].mean()}
+        run.tell(50, **attacks, **searches)
     run.save()
     run.averaged()
     take_in(vlm, model)
