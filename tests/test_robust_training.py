@@ -14,7 +14,7 @@ from training import clock_language as language
 from training import clocks, speak
 from training.attack import REACH, attacked
 from training.clocks import COLOURS, PARTS
-from training.mixes import FORMS, clear, drawn, mixed, nearest, patches, runner_up
+from training.mixes import FORMS, SWEEP, clear, drawn, mixed, nearest, patches, runner_up
 from training.pictures import hard_to_see
 from training.world import TRAIN
 
@@ -79,7 +79,8 @@ def test_patches_show_both_colours_and_take_their_share() -> None:
                                                              clock.picture()))  # fmt: skip
         changed = np.abs(here - there).sum(-1) > 60
         taken = np.abs(shown - there).sum(-1)[changed] < np.abs(shown - here).sum(-1)[changed]
-        differ = {name for name in (*PARTS, *FORMS) if getattr(clock, name) != getattr(clock.other, name)}
+        named = {name: name.replace(" ", "_") for name in (*PARTS, *FORMS, SWEEP)}
+        differ = {name for name, own in named.items() if getattr(clock, own) != getattr(clock.other, own)}
         assert set(clock.unclear) <= differ
         if clock.share < 0.01:
             assert not clock.unclear
@@ -87,7 +88,7 @@ def test_patches_show_both_colours_and_take_their_share() -> None:
             assert "background" in clock.unclear
         if clock.share < 0.02 and changed.any():
             assert taken.mean() < 0.2
-        for part in clock.unclear:
+        for part in set(clock.unclear) - {SWEEP}:
             assert runner_up(clock, part) == getattr(clock.other, part)
     assert abs(patches(0.3, Random(0)).mean() - 0.3) < 0.03
 
@@ -104,6 +105,20 @@ def test_no_name_is_true_of_what_is_between_two(part: str) -> None:
     asked = [(clock, speak.firm(clock, part, rng)) for clock in named]
     assert 0.35 < sum(q.answer == "yes" for _, q in asked) / len(asked) < 0.65
     assert all((f" {getattr(clock, part)}" in q.text) == (q.answer == "yes") for clock, q in asked)
+
+
+def test_part_of_a_second_hand_is_none_and_not_the_lack_of_one() -> None:
+    rng = Random(0)
+    shown = [mixed(clocks.sample(seed)) for seed in range(TRAIN + 2, TRAIN + 1000, 4)]
+    parts = [clock for clock in shown if SWEEP in clock.unclear]
+    assert len(parts) > 40
+    for clock in parts:
+        whole, none, seen = (np.asarray(p, float) for p in (clocks.render(clock), clocks.render(clock.other),
+                                                            clock.picture()))  # fmt: skip
+        hidden = np.abs(whole - seen).sum() / np.abs(whole - none).sum()
+        assert 0.03 < hidden < 0.97
+        assert speak.firm(clock, SWEEP, rng).answer == "no"
+        assert speak.free(clock, SWEEP, rng).answer == speak.NONE
 
 
 def test_a_second_hand_that_is_hard_to_see_lies_along_another_hand() -> None:

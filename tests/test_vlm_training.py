@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from rewards.prompt import Packed, Question
 from rewards.vlm import VLM
 from tests.tiny_vlm import tiny_qwen25
-from training import clocks, pictures, plan, see, speak, withstand, words
+from training import clocks, data, pictures, plan, see, speak, withstand, words
 from training.asked import lay_out, likelihoods
 from training.finds import TIMELESS, Found, FoundLook
 from training.harness import Length, Run
+from training.mixes import mixed
 from training.pictures import spoil, timeless
 from training.tower import look
 from training.world import TRAIN
@@ -156,6 +157,8 @@ def test_a_batch_against_searches_asks_what_they_were_asked_for(vlm: VLM) -> Non
         assert all(f" {edit.asked}" in q.text for q in closed[:4])
         assert all((q.answer == "yes") == (f" {edit.shown} " in q.text.replace("?", " ")) for q in closed if edit.shown)
         assert edit.shown or all(q.answer == "no" for q in closed)
+    even = withstand._evened(source.looks + [source.looks[1]] * 4)
+    assert sum(look.shown == look.asked for look in even) == len(even) / 2
     bent = withstand._without_time(clocks.sample(TRAIN), 285, rng)
     assert "hands" in bent.questions[withstand.HANDS].text
     made = withstand.lesson(vlm, source, source.timed, 24, torch.Generator().manual_seed(0))
@@ -242,3 +245,18 @@ def test_spoilt_images_are_shuffled_blurred_or_noisy() -> None:
         rough = (spoilt[:, 1:] - spoilt[:, :-1]).abs().mean()
         kinds.add("shuffled" if all(t.tobytes() in tiles for t in moved) else "noisy" if rough > 0.1 else "blurred")
     assert kinds == {"shuffled", "blurred", "noisy"}
+
+
+def test_looks_that_are_half_done_have_no_value_of_those_asked_for(tmp_path: Path) -> None:
+    seeds = range(TRAIN, TRAIN + 40)
+    np.save(tmp_path / "00000000.npy", np.stack([np.asarray(mixed(clocks.sample(seed)).picture()) for seed in seeds]))
+    found = withstand.half_done(tmp_path / "none")
+    assert found == []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "CHUNK", len(seeds))
+        found = withstand.half_done(tmp_path)
+    assert {one.attribute for one in found} > set(clocks.PARTS)
+    for one in found:
+        assert one.shown == ""
+        assert np.array_equal(one.pixels, np.asarray(mixed(clocks.sample(one.seed)).picture()))
+        assert {q.answer for q in withstand._of_look(one, Random(0)).questions} == {"no", speak.NONE}

@@ -2,7 +2,7 @@
 
 A plain array of 8-bit pixels beside the seeds it stands for (row i is seed TRAIN + i); rendering goes on where it
 stopped. 60,000 pictures take 2.9 GB under `runs/`. Those with mixed colours (`training.mixes`), and the first ones once
-more as the autoencoder shows them, stand in folders of their own.
+more as the autoencoder shows them (of both kinds), stand in folders of their own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from training.mixes import mixed
 from training.world import TRAIN
 
 RUNS = Path("runs")
-RENDERED, MIXED, DECODED = RUNS / "clocks", RUNS / "mixed", RUNS / "decoded"
+RENDERED, MIXED = RUNS / "clocks", RUNS / "mixed"
+DECODED, MIXED_DECODED = RUNS / "decoded", RUNS / "mixed-decoded"
 CHUNK, BATCH = 1000, 50
 
 
@@ -89,11 +90,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=60_000)
     parser.add_argument("--mixed", type=int, default=0, help="pictures with colours that no name fits")
-    parser.add_argument("--decoded", type=int, default=0, help="pictures as the studio's autoencoder shows them")
+    parser.add_argument("--decoded", type=int, default=0, help="of each kind as the studio's autoencoder shows them")
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     render_all(arguments.count, arguments.workers)
     render_all(arguments.mixed, arguments.workers, MIXED, render_mixed)
     if arguments.decoded:
         prepare(arguments.workers)
-        decode_all(arguments.decoded, load_profile("studio").codec)
+        codec = load_profile("studio").codec
+        decode_all(arguments.decoded, codec)
+        decode_all(arguments.decoded, codec, MIXED, MIXED_DECODED)

@@ -76,5 +76,7 @@ def shown_clock(found: Found) -> Clock:
 
 
 def with_look(clock: Clock, attribute: str, value: str) -> Clock:
-    """The clock with another colour or shape."""
+    """The clock with another value of a look, in words."""
+    if attribute == "second hand":
+        return replace(clock, second_hand=value == "yes")
     return replace(clock, **{attribute: value})

@@ -2,7 +2,8 @@
 
 The named clocks of `training.clocks` have colours within a few steps of their names, each all over its part; nothing
 there says how far a name reaches. Half of these have colours on the way from one name to another, a quarter have parts
-in patches of two colours, and a quarter are in patches of two shapes or two kinds of marks: half a square is no square.
+in patches of two colours, and a quarter are in patches of two shapes or two kinds of marks, or have a part of a second
+hand: half a square is no square.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ CLEAR = 0.35
 WHOLE = 0.1
 """A part has the name of its larger patches while the others take at most this share of it."""
 FORMS = {"shape": SHAPES, "marks": MARKS}
-"""What else than colours may be in patches."""
+"""What else than colours may be in patches of two values."""
+SWEEP = "second hand"
+"""What may be missing in patches."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Mixed(Clock):
     """A clock with parts in mixed colours; each is named by what is nearest."""
 
     unclear: tuple[str, ...]
-    """Parts that no name fits."""
+    """Attributes that no name fits."""
     other: Clock | None
     """What shows in the patches; None where colours are mixed evenly."""
     share: float
@@ -116,13 +119,22 @@ def _blended(clock: Clock, rng: Random) -> Mixed:
 
 
 def _patched_form(clock: Clock, rng: Random) -> Mixed:
-    form = rng.choice(tuple(FORMS))
+    form = rng.choice((*FORMS, SWEEP))
+    if form == SWEEP:
+        return _patched_sweep(clock, rng)
     other = replace(clock, **{form: rng.choice([value for value in FORMS[form] if value != getattr(clock, form)])})
     found, taken = _mix(clock, other, rng.uniform(0.0, 0.6)), 1.0
     while taken > 0.5:
         found = replace(found, share=0.9 * found.share)
         taken = _differing(found)
     return replace(found, unclear=(form,) if taken > WHOLE else ())
+
+
+def _patched_sweep(clock: Clock, rng: Random) -> Mixed:
+    found = _mix(replace(clock, second_hand=True), replace(clock, second_hand=False), rng.uniform(0.0, 0.9))
+    while (taken := _differing(found)) > 1 - WHOLE:
+        found = replace(found, share=0.9 * found.share)
+    return replace(found, unclear=(SWEEP,) if taken > WHOLE else ())
 
 
 def _differing(clock: Mixed, side: int = 32) -> float:

@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from peft import LoraConfig
 from torch import Tensor, nn
@@ -26,13 +27,16 @@ from training import finds
 from training.asked import Asked, lay_out, likelihoods_and_truths, nats
 from training.attack import attacked
 from training.clocks import Clock, sample
+from training.data import MIXED_DECODED, Pictures
 from training.finds import Found, FoundLook
 from training.harness import Length, Run, half_precision
+from training.mixes import mixed, runner_up
 from training.pictures import Source, augment, spoil, to_images
 from training.plan import MATRICES, RANK
 from training.see import SLIGHT
 from training.speak import NONE, Row, answers_loss, denied, firm, grid_of, row
 from training.tower import look
+from training.world import TRAIN
 
 ASKED, DENIED = (0, 1, 2, 3, 4, 5, 8), (6, 0, 1, 2, 3, 8, 9)
 """Of ten questions about a picture, those that are asked: the open one first, three or four for the time, and looks."""
@@ -83,6 +87,27 @@ def lesson(vlm: VLM, source: Source, timed: list[Found], batch: int, generator: 
     pixels = torch.cat([pixels, found, timeless])
     questions = lay_out(vlm, grid_of(vlm, pixels), [r.questions for r in rows])
     return Lesson(pixels, questions, torch.tensor([r.held for r in rows]))
+
+
+def half_done(folder: Path = MIXED_DECODED) -> list[FoundLook]:
+    """Looks that are there in part alone (`training.mixes`), as the autoencoder shows them; none without such."""
+    found, rng = [], Random(0)
+    pictures = Pictures(folder) if folder.exists() else ()
+    for index in range(len(pictures)):
+        clock = mixed(sample(TRAIN + index))
+        for name in clock.unclear:
+            asked = runner_up(clock, name) if rng.random() < 0.5 else None
+            wanted = asked or language.value(clock, name)
+            found.append(FoundLook(pictures[np.array([index])][0], clock.seed, name, wanted, ""))
+    return found
+
+
+def _evened(found: list[FoundLook]) -> list[FoundLook]:
+    """The same with what is as asked about as frequent as what is not, by repetition."""
+    done = [one for one in found if one.shown == one.asked]
+    other = [one for one in found if one.shown != one.asked]
+    least = max(1, min(len(done), len(other)))
+    return done * max(1, len(other) // least) + other * max(1, len(done) // least)
 
 
 def _some_of(found: Sequence[One], places: slice, generator: torch.Generator) -> list[One]:
@@ -144,7 +169,7 @@ def learn_to_withstand(
     if not length.images:
         return
     source = Source()
-    timed, source.timed = source.timed, []
+    timed, source.timed, source.looks = source.timed, [], _evened(source.looks + half_done())
     if not timed or not source.timeless or not source.looks:
         raise ValueError("There are no pictures of searches to learn from: run python -m training.found first.")
     vlm.model.eval().requires_grad_(False)
