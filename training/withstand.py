@@ -45,7 +45,6 @@ HANDS = 4
 NEAR = 6
 """Minutes within which it is not said of bent hands that they don't show the time that was asked for."""
 
-
 One = TypeVar("One", Found, FoundLook)
 
 
