@@ -49,6 +49,7 @@ _STUDIED = SearchSettings(
     guided=0.4,
     last_jumps=2,
     preserve=8.0,
+    outlines=6.0,
     focus=0.95,
     undo=0.01,
     least=3,

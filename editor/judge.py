@@ -1,4 +1,4 @@
-"""The score of a search: clean latents -> decoded once -> checks, what must stay, closeness to the source.
+"""The score of a search: clean latents -> decoded once -> checks, what must stay, closeness to the source, outlines.
 
 One decode serves the preview, the score and the gradient.
 """
@@ -21,7 +21,7 @@ from editor.types import Images, Latents, Plan, Scored, SearchSettings
 from rewards.base import Check
 from rewards.checks import CheckReward, CheckScores
 from rewards.plan import keep_checks
-from rewards.preserve import Preserve, outside
+from rewards.preserve import Outlines, Preserve, outside
 from rewards.vlm import Calls
 
 if TYPE_CHECKING:
@@ -75,6 +75,9 @@ class Judge:
     preserve: Preserve
     weight: float
     """Of closeness to the source beside the checks."""
+    outlines: Outlines
+    outlined: float
+    """Weight of outlines that stay where the source has them."""
     latents: Latents
     """Of the source (1, C, h, w): what stays outside the mask."""
     mask: Tensor | None
@@ -104,7 +107,8 @@ class Judge:
             weight = outside(within, before.shape[-2:]).clamp(min=LEAST_WEIGHT)
             small = F.interpolate(within, size=latents.shape[-2:], mode="area").to(latents)
         held = Preserve(before, weight=weight)
-        judge = cls(models.codec, asked, held, settings.preserve, latents, small, calls, len(plan.checks))
+        judge = cls(models.codec, asked, held, settings.preserve, Outlines(before), settings.outlines, latents, small,
+                    calls, len(plan.checks))  # fmt: skip
         judge.source = judge._opinion(before)
         return judge
 
@@ -137,7 +141,8 @@ class Judge:
     def begin_at(self, draft: Latents, image: Images) -> None:
         """From now on a draft (1, C, h, w) that decodes to `image` stands in the source's place.
 
-        What stays is the draft's, and the edit is confined no longer but by a mask of the user's own.
+        What stays is the draft's, but for where outlines are, and the edit is confined no longer but by a mask of the
+        user's own.
         """
         self.latents, self.preserve = self.within(draft), replace(self.preserve, source=image)
         if self.focus is not None:
@@ -162,7 +167,7 @@ class Judge:
         return _surely(self._checked(found)) if draft else self._checked(found, self.sure)
 
     def asked(self, latents: Latents) -> Scored:
-        """The same by the checks alone, those of what must stay among them, without closeness to the source."""
+        """The same by the checks alone, those of what must stay among them; nothing else of the source counts."""
         return self._checked(self.decoded(latents))
 
     def decoded(self, latents: Latents) -> Images:
@@ -177,7 +182,9 @@ class Judge:
 
     def _scored(self, decoded: Images, sure: float | None = None) -> Scored:
         scored = self._checked(decoded, sure)
-        return scored._replace(reward=scored.reward + self.weight * self.preserve(decoded))
+        kept = self.outlined * self.outlines(decoded)
+        reward = scored.reward + self.weight * self.preserve(decoded) + kept
+        return scored._replace(reward=reward, surety=scored.surety + (sure is not None) * scored.met * kept.detach())
 
     def _checked(self, decoded: Images, sure: float | None = None) -> Scored:
         """An open answer counts as met where it is likelier than all others together, whatever `sure` is.

@@ -156,6 +156,7 @@ def _advanced(first: SearchSettings, offered: list[str]) -> dict[str, Any]:
         "guidance": (0.1, "Guidance", "Pull of the reward's gradient; 0 goes by chance and selection alone."),
         "guided": (0.05, "Guided part", "Share of the steps that are guided; the rest runs along the flow."),
         "preserve": (0.05, "Hold", "How strongly the result is held to the source."),
+        "outlines": (0.5, "Outlines", "How strongly they are held where they lie, whatever colours they part."),
         "focus": (0.05, "Focus", "How much is let go of where the edit acts, without a mask."),
         "jitters": (1, "Jitters", "Slightly moved copies that are judged too: slower, harder to fool."),
         "undo": (0.01, "Undo", "Gain to give up so that more of the source stays; 0 keeps every change."),

@@ -22,6 +22,7 @@ from editor.progress import rank
 from editor.registration import warning
 from editor.types import MAX_INSTRUCTION, EditError, EditRequest, SearchSettings
 from rewards.base import Check, Plan
+from rewards.preserve import Outlines
 from rewards.vlm import Calls
 
 PLAN = Plan(
@@ -238,6 +239,28 @@ def test_what_no_caption_tells_of_is_met_where_a_yes_is_sure_and_an_open_answer_
             met, surety, _ = (torch.tensor(column) for column in zip(*judge(latents).order(), strict=True))
             wanted = torch.where(met, likely.logit(), 0) if not told else torch.zeros(24)
             assert torch.allclose(surety, wanted, atol=1e-3)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_outlines_that_stay_count_as_nats_of_reward_and_of_what_no_caption_tells_of_as_surety(tiny_editor, told):
+    found, settings = tiny_editor.invert(picture(), 0.4), SETTINGS.but(sure=0.5)
+    latents = torch.randn(24, *found.latents.shape[1:], generator=torch.Generator().manual_seed(0))
+    everywhere = Focus(torch.ones(1, 1, *latents.shape[-2:]), torch.ones(1, 1, *found.before.shape[-2:]), told)
+
+    def judged(weight: float) -> Judge:
+        plan, weighed = Plan(PLAN.checks[:1]), settings.but(outlines=weight)
+        judge = Judge.of(tiny_editor.models, plan, found.latents, found.before, None, weighed, Calls())
+        judge.confine(everywhere, weighed)
+        return judge
+
+    plain, judge = judged(0.0)(latents), judged(3.0)
+    held, kept = judge(latents), 3.0 * Outlines(found.before)(plain.images)
+    assert judge.source.reward == pytest.approx(judged(0.0).source.reward, abs=1e-4), "the source's are where they were"
+    assert torch.allclose(held.reward, plain.reward + kept, atol=1e-4)
+    assert plain.met.any()
+    assert torch.allclose(held.surety, plain.surety + (0.0 if told else plain.met * kept), atol=1e-4)
+    judge.begin_at(latents[:1], plain.images[:1])
+    assert torch.allclose(3.0 * judge.outlines(plain.images), kept), "whatever draft takes the source's place"
 
 
 def test_candidates_that_meet_the_plan_come_before_those_of_higher_scores():

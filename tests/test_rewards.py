@@ -21,7 +21,7 @@ from rewards.checks import (
     jittered,
     softened,
 )
-from rewards.preserve import Preserve, outside
+from rewards.preserve import GRID, Outlines, Preserve, outside
 from rewards.vlm import VLM, Calls
 from tests.tiny_vlm import tiny_qwen3, tiny_qwen25
 
@@ -204,6 +204,42 @@ def test_preserve_refuses_nonsense() -> None:
         Preserve(source, weight=torch.ones(1, 1, 4, 4))
     with pytest.raises(ValueError, match="nothing would have to stay"):
         Preserve(source, weight=torch.zeros(1, 1, 8, 8))
+
+
+def _squares(size: int, low: float, high: float, colours: tuple[float, float]) -> torch.Tensor:
+    """A square from `low` to `high`, in shares of the side, in one grey on another: (1, 3, size, size)."""
+    side = (torch.arange(size) + 0.5) / size
+    inside = ((side > low) & (side < high)).float()
+    square = inside[:, None] * inside
+    return (colours[0] + (colours[1] - colours[0]) * square).expand(1, 3, size, size)
+
+
+@pytest.mark.parametrize("size", [GRID // 2, GRID, 4 * GRID])
+def test_outlines_mind_where_they_are_and_hardly_what_they_part(size: int) -> None:
+    source = _squares(size, 0.2, 0.8, (0.1, 0.9))
+    reward = Outlines(source)
+    assert reward(source).item() == pytest.approx(0.0, abs=1e-5)
+    recoloured, inverted = _squares(size, 0.2, 0.8, (0.5, 0.2)), 1 - source
+    assert reward(torch.cat([recoloured, inverted])).min() > -0.02
+    larger, aside = _squares(size, 0.15, 0.85, (0.1, 0.9)), source.roll(size // 10, -1)
+    assert reward(torch.cat([larger, aside])).max() < -0.4
+    flat = torch.full_like(source, 0.3)
+    assert reward(flat).item() == -1.0
+
+
+def test_outlines_lead_back_to_where_they_were(images: torch.Tensor) -> None:
+    reward = Outlines(images[:1])
+    together = reward(images)
+    torch.testing.assert_close(together, torch.cat([reward(i[None]) for i in images]))
+    moved = images.lerp(images[:1], 0.5).requires_grad_()
+    (slope,) = torch.autograd.grad(reward(moved).sum(), moved)
+    assert torch.isfinite(slope).all()
+    step = 1e-3 * slope / slope.flatten(1).norm(dim=1).clamp(min=1e-9).reshape(-1, 1, 1, 1)
+    assert (reward(moved + step)[1:] > reward(moved)[1:]).all()
+    flat = torch.full_like(images, 0.5).requires_grad_()
+    (still,) = torch.autograd.grad(reward(flat).sum(), flat)
+    assert not still.any()
+    assert reward(images.bfloat16()).dtype == torch.float32
 
 
 def test_plans_survive_json_and_refuse_nonsense() -> None:
