@@ -50,6 +50,7 @@ _STUDIED = SearchSettings(
     last_jumps=2,
     preserve=8.0,
     outlines=6.0,
+    drift=12.0,
     focus=0.95,
     undo=0.01,
     least=3,
@@ -239,8 +240,9 @@ class Editor:
         stopped = stop.is_set()  # once, so that the recipe of a stopped run says all: a later stop ends the search
         if scored.met[best]:
             return True
-        if judge.sure is not None and judge.is_part(scored.checks[best]) and not stopped:
-            judge.begin_at(edits[best : best + 1], scored.images[best : best + 1])
+        image = scored.images[best : best + 1]
+        if judge.sure is not None and judge.is_part(scored.checks[best], image) and not stopped:
+            judge.begin_at(edits[best : best + 1], image)
             progress.inverted = replace(progress.inverted, latents=judge.latents)
             located = self._locate(flow, None, progress, settings)
             progress.begun_at_sketch()

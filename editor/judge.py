@@ -1,4 +1,4 @@
-"""The score of a search: clean latents -> decoded once -> checks, what must stay, closeness to the source, outlines.
+"""The score of a search: clean latents -> decoded once -> checks, what must stay, closeness to the source, layout.
 
 One decode serves the preview, the score and the gradient.
 """
@@ -21,7 +21,7 @@ from editor.types import Images, Latents, Plan, Scored, SearchSettings
 from rewards.base import Check
 from rewards.checks import CheckReward, CheckScores
 from rewards.plan import keep_checks
-from rewards.preserve import Outlines, Preserve, outside
+from rewards.preserve import Drift, Outlines, Preserve, outside
 from rewards.vlm import Calls
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ MET = 0.5
 """Probability beyond which a check counts as met."""
 SUFFICES = 0.7
 """Probability beyond which all checks must hold, those of what must stay too, for a draft to need no search."""
+STAYS = 0.1
+"""Loss by drift up to which a draft stays where the source is: what changes in parts alone has less."""
 LEAST_WEIGHT = 1e-3
 """How much a place at least counts for closeness to the source, even where all may change."""
 LOST = 1e-4
@@ -47,6 +49,14 @@ class Opinion(NamedTuple):
     """Probability of each check in [0, 1]: the plan's, then those of what must stay."""
     met: bool
     """Whether those of the plan are met: then no change is needed."""
+
+
+class Weights(NamedTuple):
+    """Of what holds a result to its source, beside the checks; see `editor.types.SearchSettings`."""
+
+    preserve: float
+    outlines: float
+    drift: float
 
 
 class Opinions(Protocol):
@@ -73,11 +83,10 @@ class Judge:
     codec: LatentCodec
     checks: Opinions
     preserve: Preserve
-    weight: float
-    """Of closeness to the source beside the checks."""
     outlines: Outlines
-    outlined: float
-    """Weight of outlines that stay where the source has them."""
+    drift: Drift
+    weights: Weights
+    """Of these three beside the checks."""
     latents: Latents
     """Of the source (1, C, h, w): what stays outside the mask."""
     mask: Tensor | None
@@ -92,6 +101,8 @@ class Judge:
     """Where the edit acts; None where a mask says so, or before that was found out."""
     heard: bool = False
     """Whether captions tell of any of it."""
+    told: bool = False
+    """Whether they suffice."""
     decodes: int = 0
     source: Opinion = field(init=False)
     """The source itself, as the autoencoder shows it."""
@@ -107,8 +118,9 @@ class Judge:
             weight = outside(within, before.shape[-2:]).clamp(min=LEAST_WEIGHT)
             small = F.interpolate(within, size=latents.shape[-2:], mode="area").to(latents)
         held = Preserve(before, weight=weight)
-        judge = cls(models.codec, asked, held, settings.preserve, Outlines(before), settings.outlines, latents, small,
-                    calls, len(plan.checks))  # fmt: skip
+        weights = Weights(settings.preserve, settings.outlines, settings.drift)
+        judge = cls(models.codec, asked, held, Outlines(before), Drift(before), weights, latents, small, calls,
+                    len(plan.checks))  # fmt: skip
         judge.source = judge._opinion(before)
         return judge
 
@@ -136,30 +148,42 @@ class Judge:
         if self.mask is None:
             self.focus, self.mask = focus, focus.mask
             self.preserve = replace(self.preserve, weight=(1 - settings.focus * focus.free).clamp(min=LEAST_WEIGHT))
-        self.sure, self.heard = None if focus.told else settings.sure, focus.heard
+        self.sure, self.heard, self.told = None if focus.told else settings.sure, focus.heard, focus.told
 
     def begin_at(self, draft: Latents, image: Images) -> None:
         """From now on a draft (1, C, h, w) that decodes to `image` stands in the source's place.
 
-        What stays is the draft's, but for where outlines are, and the edit is confined no longer but by a mask of the
+        What stays is the draft's, but for outlines and layout, and the edit is confined no longer but by a mask of the
         user's own.
         """
         self.latents, self.preserve = self.within(draft), replace(self.preserve, source=image)
         if self.focus is not None:
             self.focus = self.mask = None
 
-    def is_part(self, checks: Tensor) -> bool:
-        """Whether a draft meets more of the plan than the source does, though not all, and all that must stay."""
+    def is_part(self, checks: Tensor, image: Images) -> bool:
+        """Whether a draft meets more of the plan than the source does, though not all, and all that must stay.
+
+        The layout, too: `image` (1, 3, S, S) is the draft's.
+        """
         met, source = checks > MET, sum(p > MET for p in self.source.checks[: self.wanted])
-        return bool(met[self.wanted :].all()) and source < int(met[: self.wanted].sum()) < self.wanted
+        part = source < int(met[: self.wanted].sum()) < self.wanted
+        return part and bool(met[self.wanted :].all()) and bool(self._stays(image).all())
+
+    def _stays(self, images: Images) -> Tensor:
+        """Which of the images (N, 3, S, S) have the source's layout; all where that has no weight."""
+        return self.drift(images) >= (-STAYS if self.weights.drift else -torch.inf)
 
     def __call__(self, latents: Latents) -> Scored:
         return self._scored(self.decoded(latents), self.sure)
 
     @torch.no_grad()
     def drafted(self, latents: Latents) -> Scored:
-        """The same of drafts: met is what surely meets all checks, those of what must stay too, and needs no search."""
-        return _surely(self._scored(self.decoded(latents)))
+        """The same of drafts: met is what surely meets all checks, those of what must stay too, and needs no search.
+
+        It stays where the source is as well.
+        """
+        scored = _surely(self._scored(self.decoded(latents)))
+        return scored._replace(met=scored.met & self._stays(scored.images))
 
     def kept(self, latents: Latents, draft: bool) -> Scored:
         """What of a result, or of a draft, is kept is judged by the checks alone; met counts as where it was found."""
@@ -181,10 +205,14 @@ class Judge:
         return latents if self.mask is None else torch.lerp(self.latents, latents, self.mask.to(latents))
 
     def _scored(self, decoded: Images, sure: float | None = None) -> Scored:
-        scored = self._checked(decoded, sure)
-        kept = self.outlined * self.outlines(decoded)
-        reward = scored.reward + self.weight * self.preserve(decoded) + kept
-        return scored._replace(reward=reward, surety=scored.surety + (sure is not None) * scored.met * kept.detach())
+        scored, layout = self._checked(decoded, sure), self._layout(decoded)
+        reward = scored.reward + self.weights.preserve * self.preserve(decoded) + layout
+        return scored._replace(reward=reward, surety=scored.surety + (sure is not None) * scored.met * layout.detach())
+
+    def _layout(self, decoded: Images) -> Tensor:
+        """What is lost by outlines that move, (N,): all together, or any of them where captions do not suffice."""
+        drifted = self.weights.drift * self.drift(decoded)
+        return drifted if self.told else drifted + self.weights.outlines * self.outlines(decoded)
 
     def _checked(self, decoded: Images, sure: float | None = None) -> Scored:
         """An open answer counts as met where it is likelier than all others together, whatever `sure` is.

@@ -176,8 +176,10 @@ class SearchSettings:
     preserve: float = 0.15
     """Weight of closeness to the source beside the checks; see `rewards.preserve`."""
     outlines: float = 0.0
-    """Weight beside the checks of outlines that stay where they are, whatever colours they part; it counts as nats of
-    surety, too. See `rewards.preserve.Outlines`."""
+    """Weight beside the checks of outlines that stay where they are, whatever colours they part, where captions do not
+    suffice; it counts as nats of surety, too. See `rewards.preserve.Outlines`."""
+    drift: float = 0.0
+    """The same of a layout that stays, captions or not; see `rewards.preserve.Drift`."""
     focus: float = 0.0
     """Share in [0, 1] by which the places where an edit has to act are let off closeness to the source; all others are
     held to it. 0 leaves out to look for them; a mask of the user's takes their place. See `editor.focus`."""
@@ -201,7 +203,7 @@ class SearchSettings:
         refuse("corrections selections draft_jumps ascents", counts.format(0), lambda v: v in range(4097))
         refuse("jitters", "be a whole number from 0 to 16", lambda v: v in range(17))
         refuse("strength ramp", "be above 0 and at most 1", lambda v: 0 < v <= 1)
-        refuse("guidance noise damping preserve outlines", "be zero or more", lambda v: 0 <= v < 1e6)
+        refuse("guidance noise damping preserve outlines drift", "be zero or more", lambda v: 0 <= v < 1e6)
         refuse("guided ess renoise clone_noise focus undo sure", "lie in [0, 1]", lambda v: 0 <= v <= 1)
         refuse("restart", "be from 0 to below 1", lambda v: 0 <= v < 1)
         refuse("move spacing", "be above 0 and at most 10", lambda v: 0 < v <= 10)

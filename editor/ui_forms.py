@@ -24,14 +24,14 @@ Form = dict[str, Any]
 
 CONTROLS = (
     "strength", "method", "lookahead", "particles", "steps", "lookahead_steps", "corrections", "draws", "searches",
-    "renoise", "noise", "guidance", "guided", "preserve", "outlines", "focus",
+    "renoise", "noise", "guidance", "guided", "preserve", "outlines", "drift", "focus",
     "jitters", "undo",
 )  # fmt: skip
 """The settings that have a control of their own on the page."""
 RANGES = {
     "strength": (0.05, 1), "particles": (1, 64), "steps": (1, 100), "lookahead_steps": (1, 8), "corrections": (0, 16),
     "draws": (1, 64), "searches": (1, 12), "renoise": (0, 1), "noise": (0, 3), "guidance": (0, 20), "guided": (0, 1),
-    "preserve": (0, 50), "outlines": (0, 50), "focus": (0, 1), "jitters": (0, 16), "undo": (0, 0.5),
+    "preserve": (0, 50), "outlines": (0, 50), "drift": (0, 50), "focus": (0, 1), "jitters": (0, 16), "undo": (0, 0.5),
 }  # fmt: skip
 """The least and the most that a control can be set to."""
 PLAN = ("table", "caption", "keep", "source_caption", "planned")

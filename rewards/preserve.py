@@ -1,4 +1,4 @@
-"""Closeness to the source, of its pixels or latents and of where its outlines lie, to add to log-odds."""
+"""Closeness to the source, of its pixels or latents and of its outlines and layout, to add to log-odds."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ EDGE = 0.05
 """Step between neighbouring pixels, in [0, 1], that begins to count as an edge; stronger ones count by logarithm."""
 GRID, SOFT = 128, 3
 """Edges are looked for in images of at most so many pixels a side, and their places taken in squares of so many."""
+SIZES, SHIFTS = (0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2), (-0.03, 0.0, 0.03)
+"""Sizes and places, in shares of the side, at which a source is looked for."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,7 @@ def outside(mask: Float[Tensor, "#batch 1 height width"], size: tuple[int, int])
 class Outlines:
     """Pearson's correlation of where edges lie in images and in a source, less 1: in [-2, 0]; a `Reward`.
 
-    A part may take another colour for next to nothing, as its edges stay where they are, while a picture that is drawn
-    anew a little larger or to one side loses most of it. `Preserve` can't tell these apart, and checks don't ask.
+    A part may take another colour for next to nothing, as its edges stay where they are.
     """
 
     def __init__(self, source: Float[Tensor, "1 3 height width"]) -> None:
@@ -81,13 +82,40 @@ class Outlines:
         return (found * self._edges.to(found)).sum((1, 2, 3)) - 1
 
 
+class Drift:
+    """Of the same correlation what is lost by images that fit a source better once it is moved as a whole; a `Reward`.
+
+    It is in [-2, 0]. Parts may change their colours, outlines and places for nothing as long as the rest stays, while
+    a picture that is drawn anew a little larger or to one side pays. `Preserve` can't tell these apart, and no check
+    asks for a layout.
+    """
+
+    def __init__(self, source: Float[Tensor, "1 3 height width"]) -> None:
+        ways, small = [(size, right, down) for size in SIZES for right in SHIFTS for down in SHIFTS], _small(source)
+        affine = torch.tensor([[[1 / s, 0, 2 * x], [0, 1 / s, 2 * y]] for s, x, y in ways]).to(small)
+        grid = F.affine_grid(affine, [len(ways), *small.shape[1:]], align_corners=False)
+        many = small.expand(len(ways), -1, -1, -1)
+        moved = F.grid_sample(many, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        self._edges = _standard(edges(torch.cat([small, moved])))
+
+    def __call__(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, " batch"]:
+        """Zero where no other size or place of the source fits better than its own; images without edges among them."""
+        found = _standard(edges(images))
+        fits = found.flatten(1) @ self._edges.to(found).flatten(1).T
+        return fits[:, 0] - fits.amax(1)
+
+
 def edges(images: Float[Tensor, "batch c height width"]) -> Float[Tensor, "batch 1 h w"]:
     """log(1 + step^2 / EDGE^2) of the step to the right and down over all channels, averaged around each pixel."""
-    images = images.to(torch.promote_types(images.dtype, torch.float32))
-    small = F.adaptive_avg_pool2d(images, tuple(min(GRID, side) for side in images.shape[-2:]))
+    small = _small(images)
     right, down = F.pad(small.diff(dim=-1), (0, 1)), F.pad(small.diff(dim=-2), (0, 0, 0, 1))
     steps = (right.square() + down.square()).sum(1, keepdim=True)
     return F.avg_pool2d((steps / EDGE**2).log1p(), SOFT, stride=1, padding=SOFT // 2)
+
+
+def _small(images: Float[Tensor, "batch c height width"]) -> Float[Tensor, "batch c h w"]:
+    images = images.to(torch.promote_types(images.dtype, torch.float32))
+    return F.adaptive_avg_pool2d(images, tuple(min(GRID, side) for side in images.shape[-2:]))
 
 
 def _standard(value: Float[Tensor, "batch 1 h w"]) -> Float[Tensor, "batch 1 h w"]:

@@ -177,7 +177,7 @@ def test_drafts_are_paid_for_from_the_budget(tiny_editor, untold):
 def test_a_draft_of_part_of_the_plan_takes_the_place_of_the_source(tiny_editor, untold, monkeypatch):
     shifts = torch.tensor([0.5, 1.0, -1.0]).reshape(3, 1, 1, 1)
     monkeypatch.setattr("editor.engine.draft", lambda flow, other, latents, *rest: (latents + shifts, MADE))
-    monkeypatch.setattr(Judge, "is_part", lambda judge, checks: True)
+    monkeypatch.setattr(Judge, "is_part", lambda judge, checks, image: True)
     updates, steps = run(tiny_editor, DRAFTED.but(undo=1.0))
     assert [u.stage for u in updates][2:6] == ["locate", "search", "locate", "search"]
     assert updates[4].message.startswith("Took the best draft")
@@ -196,7 +196,7 @@ def test_a_draft_that_took_the_place_of_the_source_is_judged_from_there_and_as_i
     """What the first focus held to the source comes back with no later one."""
     shifts = torch.tensor([0.5, 1.0, -1.0]).reshape(3, 1, 1, 1)
     monkeypatch.setattr("editor.engine.draft", lambda flow, other, latents, *rest: (latents + shifts, MADE))
-    monkeypatch.setattr(Judge, "is_part", lambda judge, checks: True)
+    monkeypatch.setattr(Judge, "is_part", lambda judge, checks, image: True)
     halves, confine = [torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])], Judge.confine
 
     def half(judge, focus, settings):
@@ -216,7 +216,7 @@ def test_a_draft_that_took_the_place_of_the_source_is_judged_from_there_and_as_i
 def test_a_stop_after_a_draft_took_the_place_of_the_source_ends_the_search_where_a_rerun_finds_it(
     tiny_editor, untold, monkeypatch
 ):
-    monkeypatch.setattr(Judge, "is_part", lambda judge, checks: True)
+    monkeypatch.setattr(Judge, "is_part", lambda judge, checks, image: True)
     stop, last = Event(), None
     for update in tiny_editor.edit(request(settings=DRAFTED), stop):
         last = update
@@ -238,7 +238,7 @@ def test_part_of_a_plan_is_more_than_the_source_has_and_less_than_all_with_what_
     judge.source = SimpleNamespace(checks=(0.2, 0.1, 0.9))
 
     def is_part(*checks: float) -> bool:
-        return judge.is_part(torch.tensor(checks))
+        return judge.is_part(torch.tensor(checks), found.before)
 
     assert is_part(0.9, 0.1, 0.9)
     assert is_part(0.1, 0.9, 0.9)
@@ -247,3 +247,17 @@ def test_part_of_a_plan_is_more_than_the_source_has_and_less_than_all_with_what_
     assert not is_part(0.9, 0.1, 0.4), "something that must stay did not"
     judge.source = SimpleNamespace(checks=(0.8, 0.1, 0.9))
     assert not is_part(0.9, 0.1, 0.9), "the source has as much"
+    judge.source, judge.drift = SimpleNamespace(checks=(0.2, 0.1, 0.9)), lambda images: torch.tensor([-0.2])
+    assert is_part(0.9, 0.1, 0.9), "nobody asks where it is"
+    judge.weights = judge.weights._replace(drift=1.0)
+    assert not is_part(0.9, 0.1, 0.9), "all of it has moved"
+
+
+def test_drafts_that_moved_as_a_whole_do_not_suffice(tiny_editor, monkeypatch):
+    monkeypatch.setattr("editor.judge.SUFFICES", 0.0)
+    found = tiny_editor.invert(picture(), 0.4)
+    for weight in (0.0, 1.0):
+        settings = SearchSettings(drift=weight)
+        judge = Judge.of(tiny_editor.models, PLAN, found.latents, found.before, None, settings, Calls())
+        monkeypatch.setattr(judge, "drift", lambda images: torch.tensor([-0.2, -0.05]))
+        assert judge.drafted(found.latents.expand(2, -1, -1, -1)).met.tolist() == [weight == 0.0, True]

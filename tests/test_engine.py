@@ -22,7 +22,7 @@ from editor.progress import rank
 from editor.registration import warning
 from editor.types import MAX_INSTRUCTION, EditError, EditRequest, SearchSettings
 from rewards.base import Check, Plan
-from rewards.preserve import Outlines
+from rewards.preserve import Drift, Outlines
 from rewards.vlm import Calls
 
 PLAN = Plan(
@@ -242,25 +242,26 @@ def test_what_no_caption_tells_of_is_met_where_a_yes_is_sure_and_an_open_answer_
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_outlines_that_stay_count_as_nats_of_reward_and_of_what_no_caption_tells_of_as_surety(tiny_editor, told):
+def test_layout_counts_as_nats_of_reward_and_of_what_captions_do_not_suffice_for_as_surety(tiny_editor, told):
     found, settings = tiny_editor.invert(picture(), 0.4), SETTINGS.but(sure=0.5)
     latents = torch.randn(24, *found.latents.shape[1:], generator=torch.Generator().manual_seed(0))
     everywhere = Focus(torch.ones(1, 1, *latents.shape[-2:]), torch.ones(1, 1, *found.before.shape[-2:]), told)
 
-    def judged(weight: float) -> Judge:
-        plan, weighed = Plan(PLAN.checks[:1]), settings.but(outlines=weight)
+    def judged(**weights: float) -> Judge:
+        plan, weighed = Plan(PLAN.checks[:1]), settings.but(**weights)
         judge = Judge.of(tiny_editor.models, plan, found.latents, found.before, None, weighed, Calls())
         judge.confine(everywhere, weighed)
         return judge
 
-    plain, judge = judged(0.0)(latents), judged(3.0)
-    held, kept = judge(latents), 3.0 * Outlines(found.before)(plain.images)
-    assert judge.source.reward == pytest.approx(judged(0.0).source.reward, abs=1e-4), "the source's are where they were"
-    assert torch.allclose(held.reward, plain.reward + kept, atol=1e-4)
+    plain, judge = judged()(latents), judged(outlines=3.0, drift=5.0)
+    kept = 5.0 * Drift(found.before)(plain.images) + (0.0 if told else 3.0 * Outlines(found.before)(plain.images))
+    assert kept.min() < -0.1
+    assert judge.source.reward == pytest.approx(judged().source.reward, abs=1e-4), "the source is where it was"
+    assert torch.allclose(judge(latents).reward, plain.reward + kept, atol=1e-4)
     assert plain.met.any()
-    assert torch.allclose(held.surety, plain.surety + (0.0 if told else plain.met * kept), atol=1e-4)
+    assert torch.allclose(judge(latents).surety, plain.surety + (0.0 if told else plain.met * kept), atol=1e-4)
     judge.begin_at(latents[:1], plain.images[:1])
-    assert torch.allclose(3.0 * judge.outlines(plain.images), kept), "whatever draft takes the source's place"
+    assert torch.equal(judge.outlines(plain.images), Outlines(found.before)(plain.images)), "whatever drafts change"
 
 
 def test_candidates_that_meet_the_plan_come_before_those_of_higher_scores():

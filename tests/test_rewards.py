@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from editor.images import to_unit
 from rewards.base import Check, Plan
 from rewards.checks import (
     LIMIT,
@@ -21,9 +23,12 @@ from rewards.checks import (
     jittered,
     softened,
 )
-from rewards.preserve import GRID, Outlines, Preserve, outside
+from rewards.preserve import GRID, Drift, Outlines, Preserve, outside
 from rewards.vlm import VLM, Calls
 from tests.tiny_vlm import tiny_qwen3, tiny_qwen25
+from training import clocks
+from training.clocks import SHAPES, Clock
+from training.world import TUNE
 
 CHECKS = (
     Check("Is the rim red?", "yes", 2.0),
@@ -227,15 +232,38 @@ def test_outlines_mind_where_they_are_and_hardly_what_they_part(size: int) -> No
     assert reward(flat).item() == -1.0
 
 
-def test_outlines_lead_back_to_where_they_were(images: torch.Tensor) -> None:
-    reward = Outlines(images[:1])
+@pytest.mark.parametrize("size", [GRID, 4 * GRID])
+def test_a_layout_may_change_in_part_but_not_grow_or_move_as_a_whole(size: int) -> None:
+    def shown(clock: Clock) -> torch.Tensor:
+        return to_unit(clocks.render(clock).resize((size, size)))
+
+    for source in (clocks.sample(TUNE + 20_000 + i) for i in range(6)):
+        reward = Drift(shown(source))
+        shape = next(s for s in SHAPES if s != source.shape)
+        stays = [
+            source, replace(source, shape=shape), replace(source, hour=source.hour + 5), replace(source, rim="pink"),
+            replace(source, marks="dots" if source.marks != "dots" else "ticks"), replace(source, background="brown"),
+        ]  # fmt: skip
+        assert reward(torch.cat([shown(clock) for clock in stays])).min() > -0.03
+        moved = [
+            replace(source, radius=1.06 * source.radius), replace(source, radius=0.94 * source.radius),
+            replace(source, x=source.x + 0.03), replace(source, y=source.y - 0.03, rim="pink"),
+        ]  # fmt: skip
+        assert reward(torch.cat([shown(clock) for clock in moved])).max() < -0.15
+        assert reward(torch.full((1, 3, size, size), 0.3)).item() == 0.0
+
+
+@pytest.mark.parametrize("kind", [Outlines, Drift])
+def test_outlines_and_layout_lead_back_to_where_they_were(kind: type, images: torch.Tensor) -> None:
+    reward = kind(images[:1])
     together = reward(images)
     torch.testing.assert_close(together, torch.cat([reward(i[None]) for i in images]))
     moved = images.lerp(images[:1], 0.5).requires_grad_()
     (slope,) = torch.autograd.grad(reward(moved).sum(), moved)
     assert torch.isfinite(slope).all()
     step = 1e-3 * slope / slope.flatten(1).norm(dim=1).clamp(min=1e-9).reshape(-1, 1, 1, 1)
-    assert (reward(moved + step)[1:] > reward(moved)[1:]).all()
+    worse = reward(moved) < -1e-3
+    assert (reward(moved + step)[worse] > reward(moved)[worse]).all()
     flat = torch.full_like(images, 0.5).requires_grad_()
     (still,) = torch.autograd.grad(reward(flat).sum(), flat)
     assert not still.any()
