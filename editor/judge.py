@@ -21,7 +21,7 @@ from editor.types import Images, Latents, Plan, Scored, SearchSettings
 from rewards.base import Check
 from rewards.checks import CheckReward, CheckScores
 from rewards.plan import keep_checks
-from rewards.preserve import Drift, Outlines, Preserve, outside
+from rewards.preserve import Layout, Preserve, outside
 from rewards.vlm import Calls
 
 if TYPE_CHECKING:
@@ -83,10 +83,9 @@ class Judge:
     codec: LatentCodec
     checks: Opinions
     preserve: Preserve
-    outlines: Outlines
-    drift: Drift
+    layout: Layout
     weights: Weights
-    """Of these three beside the checks."""
+    """Of these two beside the checks."""
     latents: Latents
     """Of the source (1, C, h, w): what stays outside the mask."""
     mask: Tensor | None
@@ -101,8 +100,6 @@ class Judge:
     """Where the edit acts; None where a mask says so, or before that was found out."""
     heard: bool = False
     """Whether captions tell of any of it."""
-    told: bool = False
-    """Whether they suffice."""
     decodes: int = 0
     source: Opinion = field(init=False)
     """The source itself, as the autoencoder shows it."""
@@ -119,8 +116,7 @@ class Judge:
             small = F.interpolate(within, size=latents.shape[-2:], mode="area").to(latents)
         held = Preserve(before, weight=weight)
         weights = Weights(settings.preserve, settings.outlines, settings.drift)
-        judge = cls(models.codec, asked, held, Outlines(before), Drift(before), weights, latents, small, calls,
-                    len(plan.checks))  # fmt: skip
+        judge = cls(models.codec, asked, held, Layout(before), weights, latents, small, calls, len(plan.checks))
         judge.source = judge._opinion(before)
         return judge
 
@@ -148,7 +144,7 @@ class Judge:
         if self.mask is None:
             self.focus, self.mask = focus, focus.mask
             self.preserve = replace(self.preserve, weight=(1 - settings.focus * focus.free).clamp(min=LEAST_WEIGHT))
-        self.sure, self.heard, self.told = None if focus.told else settings.sure, focus.heard, focus.told
+        self.sure, self.heard = None if focus.told else settings.sure, focus.heard
 
     def begin_at(self, draft: Latents, image: Images) -> None:
         """From now on a draft (1, C, h, w) that decodes to `image` stands in the source's place.
@@ -170,8 +166,8 @@ class Judge:
         return part and bool(met[self.wanted :].all()) and bool(self._stays(image).all())
 
     def _stays(self, images: Images) -> Tensor:
-        """Which of the images (N, 3, S, S) have the source's layout; all where that has no weight."""
-        return self.drift(images) >= (-STAYS if self.weights.drift else -torch.inf)
+        """Which of the images (N, 3, S, S) have not drifted; all where that has no weight."""
+        return (self.layout(images).drift >= -STAYS) | (self.weights.drift == 0)
 
     def __call__(self, latents: Latents) -> Scored:
         return self._scored(self.decoded(latents), self.sure)
@@ -205,14 +201,15 @@ class Judge:
         return latents if self.mask is None else torch.lerp(self.latents, latents, self.mask.to(latents))
 
     def _scored(self, decoded: Images, sure: float | None = None) -> Scored:
-        scored, layout = self._checked(decoded, sure), self._layout(decoded)
-        reward = scored.reward + self.weights.preserve * self.preserve(decoded) + layout
-        return scored._replace(reward=reward, surety=scored.surety + (sure is not None) * scored.met * layout.detach())
+        scored, moved = self._checked(decoded, sure), self._moved(decoded)
+        reward = scored.reward + self.weights.preserve * self.preserve(decoded) + moved
+        return scored._replace(reward=reward, surety=scored.surety + (sure is not None) * scored.met * moved.detach())
 
-    def _layout(self, decoded: Images) -> Tensor:
+    def _moved(self, decoded: Images) -> Tensor:
         """What is lost by outlines that move, (N,): all together, or any of them where captions do not suffice."""
-        drifted = self.weights.drift * self.drift(decoded)
-        return drifted if self.told else drifted + self.weights.outlines * self.outlines(decoded)
+        kept = self.layout(decoded)
+        drifted = self.weights.drift * kept.drift
+        return drifted if self.sure is None else drifted + self.weights.outlines * kept.outlines
 
     def _checked(self, decoded: Images, sure: float | None = None) -> Scored:
         """An open answer counts as met where it is likelier than all others together, whatever `sure` is.

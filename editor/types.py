@@ -176,10 +176,10 @@ class SearchSettings:
     preserve: float = 0.15
     """Weight of closeness to the source beside the checks; see `rewards.preserve`."""
     outlines: float = 0.0
-    """Weight beside the checks of outlines that stay where they are, whatever colours they part, where captions do not
-    suffice; it counts as nats of surety, too. See `rewards.preserve.Outlines`."""
+    """Weight beside the checks of outlines that stay where they are, whatever colours they part, where captions were
+    found not to suffice; it counts as nats of surety, too. See `rewards.preserve.Kept`."""
     drift: float = 0.0
-    """The same of a layout that stays, captions or not; see `rewards.preserve.Drift`."""
+    """The same of a layout that stays, captions or not; see `rewards.preserve.Kept`."""
     focus: float = 0.0
     """Share in [0, 1] by which the places where an edit has to act are let off closeness to the source; all others are
     held to it. 0 leaves out to look for them; a mask of the user's takes their place. See `editor.focus`."""

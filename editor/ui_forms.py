@@ -24,8 +24,7 @@ Form = dict[str, Any]
 
 CONTROLS = (
     "strength", "method", "lookahead", "particles", "steps", "lookahead_steps", "corrections", "draws", "searches",
-    "renoise", "noise", "guidance", "guided", "preserve", "outlines", "drift", "focus",
-    "jitters", "undo",
+    "renoise", "noise", "guidance", "guided", "preserve", "outlines", "drift", "focus", "jitters", "undo",
 )  # fmt: skip
 """The settings that have a control of their own on the page."""
 RANGES = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -11,8 +12,6 @@ from torch.nn import functional as F
 
 PIXEL_TOLERANCE = 0.1
 """Deviation in [0, 1] pixel units that begins to cost: a clear change, about 20 dB."""
-
-
 EDGE = 0.05
 """Step between neighbouring pixels, in [0, 1], that begins to count as an edge; stronger ones count by logarithm."""
 GRID, SOFT = 128, 3
@@ -67,28 +66,18 @@ def outside(mask: Float[Tensor, "#batch 1 height width"], size: tuple[int, int])
     return 1.0 - F.interpolate(mask, size=size, mode="area")
 
 
-class Outlines:
-    """Pearson's correlation of where edges lie in images and in a source, less 1: in [-2, 0]; a `Reward`.
+class Kept(NamedTuple):
+    """What images lose by edges that lie elsewhere than a source's, both (batch,) in [-2, 0]."""
 
-    A part may take another colour for next to nothing, as its edges stay where they are.
-    """
-
-    def __init__(self, source: Float[Tensor, "1 3 height width"]) -> None:
-        self._edges = _standard(edges(source))
-
-    def __call__(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, " batch"]:
-        """Zero for the source itself, below for everything else but its colours; -1 for images without edges."""
-        found = _standard(edges(images))
-        return (found * self._edges.to(found)).sum((1, 2, 3)) - 1
+    outlines: Float[Tensor, " batch"]
+    """Pearson's correlation with the source's edges, less 1: another colour costs next to nothing, where edges stay."""
+    drift: Float[Tensor, " batch"]
+    """What that correlation is under the best with the source moved or scaled as a whole: parts may change colours,
+    outlines and places for nothing, while a picture that is drawn anew a little larger or to one side pays."""
 
 
-class Drift:
-    """Of the same correlation what is lost by images that fit a source better once it is moved as a whole; a `Reward`.
-
-    It is in [-2, 0]. Parts may change their colours, outlines and places for nothing as long as the rest stays, while
-    a picture that is drawn anew a little larger or to one side pays. `Preserve` can't tell these apart, and no check
-    asks for a layout.
-    """
+class Layout:
+    """Where the edges of a source lie. `Preserve` can't tell a move from a change of colour, and no check asks."""
 
     def __init__(self, source: Float[Tensor, "1 3 height width"]) -> None:
         ways, small = [(size, right, down) for size in SIZES for right in SHIFTS for down in SHIFTS], _small(source)
@@ -96,13 +85,13 @@ class Drift:
         grid = F.affine_grid(affine, [len(ways), *small.shape[1:]], align_corners=False)
         many = small.expand(len(ways), -1, -1, -1)
         moved = F.grid_sample(many, grid, mode="bilinear", padding_mode="border", align_corners=False)
-        self._edges = _standard(edges(torch.cat([small, moved])))
+        self._edges = _standard(edges(torch.cat([small, moved]))).flatten(1)
 
-    def __call__(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, " batch"]:
-        """Zero where no other size or place of the source fits better than its own; images without edges among them."""
-        found = _standard(edges(images))
-        fits = found.flatten(1) @ self._edges.to(found).flatten(1).T
-        return fits[:, 0] - fits.amax(1)
+    def __call__(self, images: Float[Tensor, "batch 3 height width"]) -> Kept:
+        """Zeros for the source itself; images without edges lose -1 and no drift."""
+        found = _standard(edges(images)).flatten(1)
+        fits = found @ self._edges.to(found).T
+        return Kept(fits[:, 0] - 1, fits[:, 0] - fits.amax(1))
 
 
 def edges(images: Float[Tensor, "batch c height width"]) -> Float[Tensor, "batch 1 h w"]:

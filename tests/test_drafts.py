@@ -19,6 +19,7 @@ from editor.progress import warnings
 from editor.schedules import evaluations, itinerary
 from editor.types import SearchSettings
 from editor.ui_parts import ending_line
+from rewards.preserve import Kept
 from rewards.vlm import Calls
 from tests.exact import Straight
 from tests.test_engine import PLAN, SETTINGS, picture, request
@@ -247,7 +248,8 @@ def test_part_of_a_plan_is_more_than_the_source_has_and_less_than_all_with_what_
     assert not is_part(0.9, 0.1, 0.4), "something that must stay did not"
     judge.source = SimpleNamespace(checks=(0.8, 0.1, 0.9))
     assert not is_part(0.9, 0.1, 0.9), "the source has as much"
-    judge.source, judge.drift = SimpleNamespace(checks=(0.2, 0.1, 0.9)), lambda images: torch.tensor([-0.2])
+    judge.source, moved = SimpleNamespace(checks=(0.2, 0.1, 0.9)), Kept(torch.tensor([-0.5]), torch.tensor([-0.2]))
+    judge.layout = lambda images: moved
     assert is_part(0.9, 0.1, 0.9), "nobody asks where it is"
     judge.weights = judge.weights._replace(drift=1.0)
     assert not is_part(0.9, 0.1, 0.9), "all of it has moved"
@@ -259,5 +261,5 @@ def test_drafts_that_moved_as_a_whole_do_not_suffice(tiny_editor, monkeypatch):
     for weight in (0.0, 1.0):
         settings = SearchSettings(drift=weight)
         judge = Judge.of(tiny_editor.models, PLAN, found.latents, found.before, None, settings, Calls())
-        monkeypatch.setattr(judge, "drift", lambda images: torch.tensor([-0.2, -0.05]))
+        judge.layout = lambda images: Kept(torch.zeros(2), torch.tensor([-0.2, -0.05]))
         assert judge.drafted(found.latents.expand(2, -1, -1, -1)).met.tolist() == [weight == 0.0, True]

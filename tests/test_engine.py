@@ -22,7 +22,7 @@ from editor.progress import rank
 from editor.registration import warning
 from editor.types import MAX_INSTRUCTION, EditError, EditRequest, SearchSettings
 from rewards.base import Check, Plan
-from rewards.preserve import Drift, Outlines
+from rewards.preserve import Layout
 from rewards.vlm import Calls
 
 PLAN = Plan(
@@ -254,14 +254,15 @@ def test_layout_counts_as_nats_of_reward_and_of_what_captions_do_not_suffice_for
         return judge
 
     plain, judge = judged()(latents), judged(outlines=3.0, drift=5.0)
-    kept = 5.0 * Drift(found.before)(plain.images) + (0.0 if told else 3.0 * Outlines(found.before)(plain.images))
+    moved = Layout(found.before)(plain.images)
+    kept = 5.0 * moved.drift + (0.0 if told else 3.0 * moved.outlines)
     assert kept.min() < -0.1
     assert judge.source.reward == pytest.approx(judged().source.reward, abs=1e-4), "the source is where it was"
     assert torch.allclose(judge(latents).reward, plain.reward + kept, atol=1e-4)
     assert plain.met.any()
     assert torch.allclose(judge(latents).surety, plain.surety + (0.0 if told else plain.met * kept), atol=1e-4)
     judge.begin_at(latents[:1], plain.images[:1])
-    assert torch.equal(judge.outlines(plain.images), Outlines(found.before)(plain.images)), "whatever drafts change"
+    assert torch.equal(judge.layout(plain.images).outlines, moved.outlines), "whatever drafts change"
 
 
 def test_candidates_that_meet_the_plan_come_before_those_of_higher_scores():
