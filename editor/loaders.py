@@ -73,10 +73,17 @@ def load_transformer(
 def load_autoencoder(
     folder: Path, device: torch.device, dtype: torch.dtype
 ) -> AutoencoderDC | AutoencoderKL | AutoencoderTiny:
-    """The autoencoder in `folder`, frozen."""
+    """The autoencoder in `folder`, frozen.
+
+    Float32 convolutions on a CPU take weights with the channels last: decoding four 128 px images on one core of an
+    AMD EPYC took 0.19 s for 0.23, with a gradient 0.37 for 0.43 (`python -m benchmarks.memory_format`, 2026-11-29).
+    """
     with reading(folder):
         cls = AUTOENCODERS[json.loads((folder / "config.json").read_text())["_class_name"]]
-        return frozen(pretrained(cls, folder, dtype), device)
+        vae = frozen(pretrained(cls, folder, dtype), device)
+    if device.type == "cpu" and dtype == torch.float32:
+        vae.to(memory_format=torch.channels_last)
+    return vae
 
 
 def load_flux_text(folder: Path, device: torch.device, dtype: torch.dtype) -> FluxPipeline:
