@@ -24,6 +24,8 @@ from torch import distributed as dist
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 
+from editor.runtime import half_or_single
+
 Batch = TypeVar("Batch", covariant=True)
 
 SAVED_EVERY = 30.0
@@ -54,9 +56,10 @@ def add_machine(parser: ArgumentParser) -> None:
 
 @contextmanager
 def half_precision(device: torch.device) -> Iterator[None]:
-    """bfloat16 where it holds; on a CPU also the attention whose backward pass is fastest there."""
+    """bfloat16 where the machine multiplies it; on a CPU also the attention whose backward pass is fastest there."""
     with ExitStack() as stack:
-        stack.enter_context(torch.autocast(device.type, torch.bfloat16))
+        if device.type != "cpu" or half_or_single() == torch.bfloat16:
+            stack.enter_context(torch.autocast(device.type, torch.bfloat16))
         if device.type == "cpu":
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         yield
