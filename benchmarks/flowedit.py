@@ -13,7 +13,7 @@ from benchmarks.outcome import Outcome
 from editor import images
 from editor.drafts import draft
 from editor.engine import Editor
-from editor.judge import MET, Judge
+from editor.judge import Judge
 from editor.types import EditRequest
 from rewards.vlm import Calls
 
@@ -37,6 +37,6 @@ def flowedited(editor: Editor, request: EditRequest) -> Outcome:
     scored = judge(torch.cat([latents, edits]))
     best = scored.best()
     image = images.composite(request.image, before[0], scored.images[best], place, request.mask)
-    believed = bool((scored.checks[best, : judge.wanted] > MET).all())
-    return Outcome(image.convert("RGB"), float(scored.reward[best]), judge.source.reward, believed, nfe, 0, calls.count,
+    least = float(scored.checks[best, : judge.wanted].min())
+    return Outcome(image.convert("RGB"), float(scored.reward[best]), judge.source.reward, least, nfe, 0, calls.count,
                    1 + judge.decodes, time.monotonic() - started)  # fmt: skip

@@ -16,8 +16,8 @@ class Outcome(NamedTuple):
     image: Image.Image
     score: float | None = None
     source_score: float | None = None
-    believed: bool | None = None
-    """Whether the VLM holds every check of the plan for more likely met than not."""
+    least: float | None = None
+    """The least probability that the VLM gives a check of the plan."""
     nfe: int = 0
     """Of the search; the way back to its start, and to find out where to act, is counted in `inversion_nfe`."""
     inversion_nfe: int = 0
@@ -34,6 +34,6 @@ def edited(editor: Editor, request: EditRequest) -> Outcome:
         spent = update.cost.nfe
     cost = update.cost
     return Outcome(
-        update.best.convert("RGB"), update.score, update.source_score, all(c.after > 0.5 for c in update.checks),
+        update.best.convert("RGB"), update.score, update.source_score, min(c.after for c in update.checks),
         cost.nfe - carried, carried, cost.vlm_calls, cost.decodes, cost.seconds,
     )  # fmt: skip

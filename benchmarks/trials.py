@@ -21,6 +21,7 @@ from benchmarks.judge import minutes_off, read
 from benchmarks.outcome import Outcome, edited
 from editor import images
 from editor.engine import Editor
+from editor.judge import MET
 from editor.models import Models
 from editor.types import EditError, EditRequest, Images, Plan, SearchSettings
 from rewards.base import Check
@@ -58,7 +59,10 @@ class Record:
     """dB of the source to the perfect answer: what doing nothing reaches."""
     score: float | None
     source_score: float | None
+    least: float | None
+    """The least probability that the VLM gives a check of the plan; None where none was asked."""
     believed: bool | None
+    """Whether it holds every check for more likely met than not."""
     nfe: int
     inversion_nfe: int
     vlm_calls: int
@@ -110,12 +114,13 @@ def trial(editor: Editor, wanted: Planned, method: str, budget: int, settings: S
                 outcome = edited(Editor(editor.models, partial(Truth.of, case)) if swap else editor, request)
         except EditError as error:
             refused = str(error)
-    answer = case.answer
+    answer, least = case.answer, outcome.least
     record = Record(
         method=method, budget=budget, case=case.index, kind=case.kind, instruction=case.request.instruction,
         refused=refused, plan_exact=wanted.plan == case.plan, **verdict(case, outcome.image, refused),
         psnr=psnr(outcome.image, answer), ssim=ssim(outcome.image, answer), source_psnr=psnr(case.image, answer),
-        peak_mb=peak_mb(), **{name: getattr(outcome, name) for name in Outcome._fields if name != "image"},
+        believed=None if least is None else least > MET, peak_mb=peak_mb(),
+        **{name: getattr(outcome, name) for name in Outcome._fields if name != "image"},
     )  # fmt: skip
     return record, outcome.image
 

@@ -7,6 +7,7 @@ from benchmarks.cases import cases
 from benchmarks.flowedit import METHOD, flowedited
 from benchmarks.presets import settings
 from benchmarks.trials import Planned, trial
+from editor.judge import MET
 from editor.types import EditRequest, SearchSettings
 from training.world import TUNE
 
@@ -22,7 +23,8 @@ def test_the_best_by_the_reward_is_taken_and_counted(tiny_editor):
     assert (found.nfe, found.inversion_nfe) == (2 * 3 * 4, 0)
     assert found.decodes == 1 + 1 + SMALL.particles, "the reconstruction, and the source among the edits"
     assert found.vlm_calls > 0
-    assert found.believed or found.score >= found.source_score
+    assert 0 <= found.least <= 1
+    assert found.least > MET or found.score >= found.source_score
 
 
 def test_a_source_that_is_best_comes_back_bit_for_bit(tiny_editor, monkeypatch):
