@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 MET = 0.5
 """Probability beyond which a check counts as met."""
 SUFFICES = 0.7
-"""Probability beyond which all checks must hold, those of what must stay too, for a draft to need no search."""
+"""Probability beyond which all that the plan wants must hold for a draft to need no search; for what must stay, MET
+does: searches leave less of it as it was than drafts do."""
 STAYS = 0.1
 """Loss by drift up to which a draft stays where the source is: what changes in parts alone has less."""
 LEAST_WEIGHT = 1e-3
@@ -174,17 +175,17 @@ class Judge:
 
     @torch.no_grad()
     def drafted(self, latents: Latents) -> Scored:
-        """The same of drafts: met is what surely meets all checks, those of what must stay too, and needs no search.
+        """The same of drafts: met is what surely meets the plan and keeps what must stay, and needs no search.
 
         It stays where the source is as well.
         """
-        scored = _surely(self._scored(self.decoded(latents)))
+        scored = self._surely(self._scored(self.decoded(latents)))
         return scored._replace(met=scored.met & self._stays(scored.images))
 
     def kept(self, latents: Latents, draft: bool) -> Scored:
         """What of a result, or of a draft, is kept is judged by the checks alone; met counts as where it was found."""
         found = self.decoded(latents)
-        return _surely(self._checked(found)) if draft else self._checked(found, self.sure)
+        return self._surely(self._checked(found)) if draft else self._checked(found, self.sure)
 
     def asked(self, latents: Latents) -> Scored:
         """The same by the checks alone, those of what must stay among them; nothing else of the source counts."""
@@ -224,12 +225,12 @@ class Judge:
         surety = 0 * asked[:, 0] if sure is None else met * asked.double().logit(eps=1e-7).sum(1)
         return Scored(found.reward.to(decoded.device), decoded.detach(), found.probabilities, met, surety, lost)
 
+    def _surely(self, scored: Scored) -> Scored:
+        """Met is what surely meets the plan, and keeps what must stay."""
+        wanted, kept = scored.checks.split([self.wanted, scored.checks.shape[1] - self.wanted], dim=1)
+        return scored._replace(met=(wanted > SUFFICES).all(1) & (kept > MET).all(1))
+
     @torch.no_grad()
     def _opinion(self, image: Images) -> Opinion:
         scored = self._scored(image)
         return Opinion(float(scored.reward[0]), tuple(scored.checks[0].tolist()), bool(scored.met[0]))
-
-
-def _surely(scored: Scored) -> Scored:
-    """Met is what surely meets all checks, those of what must stay too."""
-    return scored._replace(met=(scored.checks > SUFFICES).all(1))

@@ -19,6 +19,7 @@ from editor.progress import warnings
 from editor.schedules import evaluations, itinerary
 from editor.types import SearchSettings
 from editor.ui_parts import ending_line
+from rewards.checks import CheckScores
 from rewards.preserve import Kept
 from rewards.vlm import Calls
 from tests.exact import Straight
@@ -122,7 +123,7 @@ def test_a_draft_that_surely_meets_all_needs_no_search(tiny_editor, told, monkey
 def test_a_draft_that_is_the_result_is_not_doubted_where_a_search_would_have_to_be_surer(
     tiny_editor, untold, monkeypatch, undo
 ):
-    monkeypatch.setattr("editor.judge.SUFFICES", 0.0)
+    monkeypatch.setattr(Judge, "_surely", lambda _, scored: scored._replace(met=scored.checks[:, 0] >= 0))
     updates, steps = run(tiny_editor, DRAFTED.but(sure=1.0, undo=undo))
     assert len(steps) == 1
     assert updates[-1].candidates[0].met
@@ -263,3 +264,15 @@ def test_drafts_that_moved_as_a_whole_do_not_suffice(tiny_editor, monkeypatch):
         judge = Judge.of(tiny_editor.models, PLAN, found.latents, found.before, None, settings, Calls())
         judge.layout = lambda images: Kept(torch.zeros(2), torch.tensor([-0.2, -0.05]))
         assert judge.drafted(found.latents.expand(2, -1, -1, -1)).met.tolist() == [weight == 0.0, True]
+
+
+def test_a_draft_has_to_be_sure_of_what_is_wanted_and_to_keep_the_rest(tiny_editor, monkeypatch):
+    found = tiny_editor.invert(picture(), 0.4)
+    judge = Judge.of(tiny_editor.models, PLAN, found.latents, found.before, None, SearchSettings(), Calls())
+    rest = len(judge.checks.checks) - judge.wanted
+    assert judge.wanted > 0
+    assert rest > 0
+    pairs = [(0.75, 0.55), (0.65, 0.95), (0.95, 0.45)]
+    said = torch.tensor([[wanted] * judge.wanted + [kept] * rest for wanted, kept in pairs])
+    judge.checks = SimpleNamespace(checks=judge.checks.checks, evaluate=lambda _: CheckScores(torch.zeros(3), said))
+    assert judge.drafted(found.latents.expand(3, -1, -1, -1)).met.tolist() == [True, False, False]
