@@ -75,8 +75,8 @@ def load_autoencoder(
 ) -> AutoencoderDC | AutoencoderKL | AutoencoderTiny:
     """The autoencoder in `folder`, frozen.
 
-    Float32 convolutions on a CPU take weights with the channels last: decoding four 128 px images on one core of an
-    AMD EPYC took 0.19 s for 0.23, with a gradient 0.37 for 0.43 (`python -m benchmarks.memory_format`, 2026-11-29).
+    Float32 convolutions on a CPU take weights with the channels last: decoding eight 128 px images on one core of an
+    AMD EPYC took 0.39 s for 0.52, with a gradient 0.80 for 0.92 (`python -m benchmarks.memory_format`, 2026-11-29).
     """
     with reading(folder):
         cls = AUTOENCODERS[json.loads((folder / "config.json").read_text())["_class_name"]]
