@@ -192,21 +192,22 @@ class Desk:
         """The page as it is while a job is waited for."""
         empty = {"curve": "", "candidates": "", "checks": "", "details": "", "shown": ""}
         empty["refused"] = gr.update(visible=False)
-        return {
-            **busy(),
-            **empty,
-            "welcome": gr.update(visible=False),
-            "job": job.id,
-            "result": gr.update(visible=False),
-            "live": gr.update(visible=True),
-            "more": gr.update(visible=False),
-        }
+        gone = {name: gr.update(visible=False) for name in ("result", "more")}
+        return {**self._on(job), **empty, **gone}
+
+    def _on(self, job: Job) -> Form:
+        """What belongs to a run that goes on, whatever else is shown beside it."""
+        hidden, shown = gr.update(visible=False), gr.update(visible=True)
+        return {**busy(), "welcome": hidden, "live": shown, "job": job.id}
 
     def _watch(self, job: Job, request: gr.Request) -> Iterator[Form]:
-        """What the job does, until it is over; then its result."""
+        """What the job does, until it is over; then its result.
+
+        Each message says again that it goes on: Gradio's client drops one that the next overtakes.
+        """
         for seen in self.jobs.follow(job):
             if not seen.over:
-                yield self._live(seen)
+                yield self._on(job) | self._live(seen)
         if job.state == "failed":
             yield {**idle(), **nothing(), **self._refused(job), **status(job.error, "bad")}
             return
