@@ -389,3 +389,17 @@ def test_the_page_keeps_to_itself(desk):
     assert all(type(font) is gr.themes.Font for font in (*theme._font, *theme._font_mono))
     assert "http" not in options["css"]
     assert "http" not in options["js"]
+
+
+def test_each_message_of_a_run_says_that_it_goes_on(desk, picture):
+    *live, last = list(desk.run(form(picture), "ann", came()))
+    shown = [message for message in live if message.get("candidates")]
+    assert len(shown) > 1
+    for message in shown:
+        assert message["job"] == shown[0]["job"] != ""
+        assert message["live"]["visible"]
+        assert message["stop"]["visible"]
+        assert not message["run"]["interactive"]
+        assert not message["welcome"]["visible"]
+    assert last["run"]["interactive"]
+    assert not last["stop"]["visible"]
