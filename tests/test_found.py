@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -14,8 +13,7 @@ from editor.engine import Editor
 from training import climbs, clocks, data, found
 from training import clock_language as language
 from training.bent import bent
-from training.finds import TIMELESS, with_look
-from training.halves import HALF, HALVED, half
+from training.finds import TIMELESS
 from training.labels import Dial, Look
 from training.world import TRAIN
 
@@ -106,40 +104,10 @@ def test_a_look_is_told_by_comparison_where_it_is_done_and_where_it_is_not(studi
 
 def test_landings_that_climb_to_another_look_are_labelled(studio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(climbs, "CLIMBERS", 2)
-    shown = found.labelled_looks(studio, "looks", SEED, torch.Generator().manual_seed(0))
+    shown = found.labelled_looks(studio, SEED, torch.Generator().manual_seed(0))
     assert len(shown) in (4, 6, 8)
     told = [label for label in shown if label is not None]
     assert {(label.seed, label.attribute) for label in told} <= {(SEED, found.CHANGES[SEED % len(found.CHANGES)])}
-
-
-@pytest.mark.parametrize("attribute", HALVED)
-def test_half_a_change_is_neither_value(attribute: str) -> None:
-    clock, shares = clocks.sample(SEED), {"old": [], "new": [], "": []}
-    for seed in range(30):
-        picture, asked, shown = half(clock, attribute, Random(seed), torch.Generator().manual_seed(seed))
-        again = half(clock, attribute, Random(seed), torch.Generator().manual_seed(seed))
-        assert torch.equal(picture, again[0])
-        assert again[1:] == (asked, shown)
-        assert picture.shape == (1, 3, 128, 128)
-        assert 0 <= picture.min() <= picture.max() <= 1
-        assert asked != language.value(clock, attribute)
-        turned = replace(clock, second=Random(seed).randrange(60))
-        before, after = (images.to_unit(clocks.render(c)) for c in (turned, with_look(turned, attribute, asked)))
-        whole, done = after - before, picture - before
-        if attribute == "marks":
-            share = float(done.abs().sum() / whole.abs().sum())
-        else:  # bent strokes change as much elsewhere
-            whole, done = whole.sum((0, 2, 3)), done.sum((0, 2, 3))
-            share = float(whole @ done / (whole @ whole))
-        shares[shown and ("new" if shown == asked else "old")].append(share)
-    old, neither, new = (np.median(shares[name]) for name in ("old", "", "new"))
-    assert old < HALF[0] < neither < HALF[1] < new
-
-
-def test_clocks_changed_half_way_are_kept_as_they_are_and_through_the_autoencoder(studio) -> None:
-    made = found.labelled_looks(studio, "halves", SEED, torch.Generator().manual_seed(0))
-    assert [one.attribute for one in made] == list(HALVED) * 2
-    assert all(one.pixels.shape == (128, 128, 3) and one.seed == SEED for one in made)
 
 
 def test_rendered_pictures_are_kept_once_more_as_the_autoencoder_shows_them(studio, tmp_path, monkeypatch) -> None:

@@ -34,7 +34,7 @@ def bent(clock: Clock, bare: Tensor, rng: Random, generator: torch.Generator) ->
     if rng.random() < 0.3:
         hands = _at_odds(shown, bare, minutes + rng.choice((-1, 1)) * rng.randint(3, 30))
     if rng.random() < 0.85:
-        hands = warped(hands, rng.uniform(0.5, 5.0), rng.randint(3, 7), generator)
+        hands = _warped(hands, rng.uniform(0.5, 5.0), rng.randint(3, 7), generator)
     if rng.random() < 0.4:
         hands = _thick(hands, rng.choice((3, 5, 7)), generator)
     if rng.random() < 0.3:
@@ -53,8 +53,8 @@ def _at_odds(shown: Clock, bare: Tensor, other: int) -> Tensor:
     return torch.where(minute.abs().sum(1, keepdim=True) > SEEN, minute, hour)
 
 
-def warped(hands: Tensor, pixels: float, cells: int, generator: torch.Generator) -> Tensor:
-    """Moved by about so many pixels, smoothly over so many cells a side: what is (1, 3, 128, 128) from its ground."""
+def _warped(hands: Tensor, pixels: float, cells: int, generator: torch.Generator) -> Tensor:
+    """Moved by about so many pixels, smoothly over so many cells a side."""
     straight = F.affine_grid(torch.eye(2, 3)[None], [1, 3, SIZE, SIZE], align_corners=False)
     bend = 2 * pixels / SIZE * _smooth(cells, 2, generator).permute(0, 2, 3, 1)
     return F.grid_sample(hands, straight + bend, mode="bilinear", padding_mode="zeros", align_corners=False)

@@ -4,7 +4,6 @@ Look-aheads of the flow map from noised latents at all times; what edits of the 
 landings that climb it (`training.climbs`), in edits of the time and of looks; and clocks whose hands are bent without
 any model (`training.bent`). Each is labelled by comparing it with renders (`training.labels`): no network and nothing
 of the benchmarks' judge takes part. A picture that matches none of them shows none of it, whatever the VLM thinks.
-Looks that are changed half-way without any model (`training.halves`) need no comparison.
 """
 
 from __future__ import annotations
@@ -32,8 +31,7 @@ from training.bent import bent
 from training.climbs import look_climbs, time_climbs
 from training.clocks import Clock
 from training.finds import FOLDER, LOOKS, TIMELESS, Found, FoundLook, save
-from training.halves import HALVED, half
-from training.labels import Dial, Look, pixels
+from training.labels import Dial, Look
 from training.world import TRAIN, Request
 
 COPIES, BENT = 6, 20
@@ -46,11 +44,6 @@ KINDS = {
 }
 """Where pictures come from that are labelled with a time; each is a flag of the command, without its dash, for a number
 of clocks."""
-ON_LOOKS = {
-    "looks": "whose landings climb the reward of an edit of a look",
-    "halves": "whose looks are changed half-way without a model",
-}
-"""The same for what is labelled with a look."""
 CHANGES = (*language.PARTS, "shape")
 """Looks whose edits are labelled. Numerals and second hands are drawn too freely to tell by comparison."""
 
@@ -105,30 +98,17 @@ def labelled(editor: Editor, kind: str, seed: int, generator: torch.Generator) -
     return [dial.label(picture, asked) for picture in shown]
 
 
-def labelled_looks(editor: Editor, kind: str, seed: int, generator: torch.Generator) -> list[FoundLook | None]:
-    """The pictures of one clock of a kind of ON_LOOKS, each with what is known of the look."""
+def labelled_looks(editor: Editor, seed: int, generator: torch.Generator) -> list[FoundLook | None]:
+    """Landings of one clock that climb the reward of an edit of one look, with what `Look.label` finds."""
     clock, rng = clocks.sample(seed), Random(seed)
-    if kind == "halves":
-        return list(halved(editor, clock, rng, generator))
     wanted = language.request(clock, rng, CHANGES[seed % len(CHANGES)])
     look = Look(clock, wanted, editor.models.codec)
     return [look.label(picture) for picture in look_climbs(editor, clock, wanted, rng, generator)]
 
 
-@torch.no_grad()
-def halved(editor: Editor, clock: Clock, rng: Random, generator: torch.Generator) -> Iterator[FoundLook]:
-    """A clock with each look of HALVED changed in part, twice; one of three seen as it is, not by the autoencoder."""
-    codec = editor.models.codec
-    for index, attribute in enumerate(HALVED * 2):
-        picture, asked, shown = half(clock, attribute, rng, generator)
-        if (index + clock.seed) % 3:
-            picture = codec.render(codec.encode(picture.to(codec.vae.device))).cpu()
-        yield FoundLook(pixels(picture[0]), clock.seed, attribute, asked, shown)
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    for name, what in {**KINDS, **ON_LOOKS}.items():
+    for name, what in {**KINDS, "looks": "whose landings climb the reward of an edit of a look"}.items():
         parser.add_argument(f"--{name.replace('-', '')}", dest=name, type=int, default=0, help=f"clocks {what}")
     parser.add_argument("--first", type=int, default=0, help="first seed of the training's: one round, one number")
     parser.add_argument("--flow", type=Path, help="a FluxPipeline folder; the studio's own by default")
@@ -136,7 +116,7 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     arguments = parser.parse_args()
-    if not any(getattr(arguments, kind) for kind in (*KINDS, *ON_LOOKS)):
+    if not any(getattr(arguments, kind) for kind in (*KINDS, "looks")):
         parser.error("Say how many clocks, for instance --lookaheads 1500 or --climbs 200.")
     prepare(arguments.threads)
     own = bundled(PROFILES["studio"])
@@ -155,14 +135,10 @@ if __name__ == "__main__":
         kept += sure
     if kept:
         save(kept, FOLDER / f"{arguments.first:08d}.npz")
-    told: list[FoundLook] = []
-    for kind in ON_LOOKS:
-        seeds = range(first, first + getattr(arguments, kind))
-        looks = [found for seed in seeds for found in labelled_looks(studio, kind, seed, drawn)]
-        known = [f for f in looks if f is not None]
-        done = sum(f.shown == f.asked for f in known)
-        if looks:
-            print(json.dumps({"kind": kind, "pictures": len(looks), "labelled": len(known), "as asked": done}))
-        told += known
+    looks = [f for seed in range(first, first + arguments.looks) for f in labelled_looks(studio, seed, drawn)]
+    told = [f for f in looks if f is not None]
+    if looks:
+        done = sum(f.shown == f.asked for f in told)
+        print(json.dumps({"kind": "looks", "pictures": len(looks), "labelled": len(told), "as asked": done}))
     if told:
         save(told, LOOKS / f"{arguments.first:08d}.npz")

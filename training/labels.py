@@ -72,7 +72,7 @@ class Dial:
         lost = (WRECKED if not self.clock.second_hand else math.inf) if near else LOST
         if SURE < error < lost:
             return None
-        return Found(pixels(picture), self.clock.seed, minutes if error <= SURE else TIMELESS, asked)
+        return Found(_pixels(picture), self.clock.seed, minutes if error <= SURE else TIMELESS, asked)
 
     def _dial(self, change: Tensor) -> Tensor:
         soft = F.avg_pool2d(change, 3, stride=1, padding=1)
@@ -112,11 +112,10 @@ class Look:
         if near < least and (self.dials or least < NEITHER):
             return None
         shown = "" if least > near else self.after if left < undone else self.before
-        return FoundLook(pixels(picture), self.clock.seed, self.attribute, self.after, shown)
+        return FoundLook(_pixels(picture), self.clock.seed, self.attribute, self.after, shown)
 
 
-def pixels(picture: Tensor) -> np.ndarray:
-    """A picture (3, H, W) in [0, 1] as bytes (H, W, 3)."""
+def _pixels(picture: Tensor) -> np.ndarray:
     return np.asarray(images.to_pil(picture[None]))
 
 

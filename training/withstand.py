@@ -7,12 +7,11 @@ plans gets the same changes the other way round, so that plans are written as be
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -46,6 +45,8 @@ HANDS = 4
 NEAR = 6
 """Minutes within which it is not said of bent hands that they don't show the time that was asked for."""
 
+One = TypeVar("One", Found, FoundLook)
+
 
 class Lesson(NamedTuple):
     """A batch of pictures with what is asked about them, as a worker makes it."""
@@ -62,24 +63,22 @@ def parts(batch: int) -> tuple[slice, slice, slice, slice, slice]:
 
     These are edits of looks, then clocks with a time, then some without.
     """
-    calm, few, looks, timed, dark = batch // 6, batch // 24, batch // 3, batch // 8, batch // 6
-    ends = (batch - dark - timed - looks, batch - dark - timed, batch - dark, batch)
-    return (slice(calm), slice(calm, calm + few), *(slice(*pair) for pair in pairwise(ends)))
+    calm, few, fifth = batch // 6, batch // 24, 5 * batch // 24
+    looks = batch - 2 * fifth - calm
+    return (slice(calm), slice(calm, calm + few), slice(looks, looks + calm), slice(looks + calm, batch - fifth),
+            slice(batch - fifth, batch))  # fmt: skip
 
 
-def lesson(
-    vlm: VLM, source: Source, timed: list[Found], looked: Mapping[str, list[FoundLook]], batch: int,
-    generator: torch.Generator,
-) -> Lesson:  # fmt: skip
-    """The batch of one step: looks in `looked`, by attribute, are drawn evenly from its lists."""
+def lesson(vlm: VLM, source: Source, timed: list[Found], batch: int, generator: torch.Generator) -> Lesson:
+    """The batch of one step."""
     rng = Random(int(torch.randint(2**31, (), generator=generator)))
     _, spoilt, looks, shown, dark = parts(batch)
     scenes, pixels = source.batch(looks.start, generator)
     rows = [_some(row(scene, rng), ASKED) for scene in scenes]
     rows[spoilt] = [_denied(scene, rng) for scene in scenes[spoilt]]
-    changed = [rng.choice(looked[rng.choice(tuple(looked))]) for _ in range(looks.start, looks.stop)]
+    changed = _some_of(source.looks, looks, generator)
     rows += [_of_look(found, rng) for found in changed]
-    drawn = rng.choices(timed, k=shown.stop - shown.start)
+    drawn = _some_of(timed, shown, generator)
     rows += [_some(_asked_for(found, rng), ASKED) for found in drawn]
     clocks, asked, timeless = source.without_time(scenes[: batch - dark.start], generator)
     rows += [_without_time(clock, time, rng) for clock, time in zip(clocks, asked, strict=True)]
@@ -102,15 +101,18 @@ def half_done(folder: Path = MIXED_DECODED) -> list[FoundLook]:
     return found
 
 
-def by_attribute(found: list[FoundLook]) -> dict[str, list[FoundLook]]:
-    """The looks by attribute; what is as asked about as frequent in each as what is not, by repetition."""
-    kept = {}
-    for name in dict.fromkeys(one.attribute for one in found):
-        done = [one for one in found if one.attribute == name and one.shown == one.asked]
-        other = [one for one in found if one.attribute == name and one.shown != one.asked]
-        least = max(1, min(len(done), len(other)))
-        kept[name] = done * max(1, len(other) // least) + other * max(1, len(done) // least)
-    return kept
+def _evened(found: list[FoundLook]) -> list[FoundLook]:
+    """The same with what is as asked about as frequent as what is not, by repetition."""
+    done = [one for one in found if one.shown == one.asked]
+    other = [one for one in found if one.shown != one.asked]
+    least = max(1, min(len(done), len(other)))
+    return done * max(1, len(other) // least) + other * max(1, len(done) // least)
+
+
+def _some_of(found: Sequence[One], places: slice, generator: torch.Generator) -> list[One]:
+    """As many as there are places."""
+    drawn = torch.randint(len(found), (places.stop - places.start,), generator=generator)
+    return [found[i] for i in drawn.tolist()]
 
 
 def _of_look(found: FoundLook, rng: Random) -> Row:
@@ -166,8 +168,8 @@ def learn_to_withstand(
     if not length.images:
         return
     source = Source()
-    timed, looked, source.timed = source.timed, by_attribute(source.looks + half_done()), []
-    if not timed or not source.timeless or not looked:
+    timed, source.timed, source.looks = source.timed, [], _evened(source.looks + half_done())
+    if not timed or not source.timeless or not source.looks:
         raise ValueError("There are no pictures of searches to learn from: run python -m training.found first.")
     vlm.model.eval().requires_grad_(False)
     torch.manual_seed(0)
@@ -177,7 +179,7 @@ def learn_to_withstand(
     adapter = nn.ParameterList(p for name, p in model.named_parameters() if "lora_" in name)
     run = Run(folder, nn.ModuleDict({"adapter": adapter.requires_grad_(True)}),
               [torch.optim.AdamW(adapter, lr, (0.9, 0.98), weight_decay=0.0)], seed=11)  # fmt: skip
-    batches = run.batches(partial(lesson, vlm, source, timed, looked, batch), workers)
+    batches = run.batches(partial(lesson, vlm, source, timed, batch), workers)
     calm, spoilt, looks, shown, dark = parts(batch)
 
     def see(pictures: Tensor) -> Features:
