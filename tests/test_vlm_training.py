@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -16,8 +17,10 @@ from rewards.vlm import VLM
 from tests.tiny_vlm import tiny_qwen25
 from training import clocks, data, pictures, plan, see, speak, withstand, words
 from training.asked import lay_out, likelihoods
+from training.average import average
 from training.finds import TIMELESS, Found, FoundLook
 from training.harness import Length, Run
+from training.lora import MATRICES, adapter_rank, plan_as
 from training.mixes import mixed
 from training.pictures import spoil, timeless
 from training.tower import look
@@ -260,3 +263,32 @@ def test_looks_that_are_half_done_have_no_value_of_those_asked_for(tmp_path: Pat
         assert one.shown == ""
         assert np.array_equal(one.pixels, np.asarray(mixed(clocks.sample(one.seed)).picture()))
         assert {q.answer for q in withstand._of_look(one, Random(0)).questions} == {"no", speak.NONE}
+
+
+def test_the_mean_of_two_judges_judges_between_them_and_plans_as_before(vlm: VLM) -> None:
+    pictures, generator = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0)), torch.Generator()
+    asked = ["Does the clock show 4:45?", "Is the rim red?"]
+
+    def moved(weight: Tensor) -> Tensor:
+        up, down = (torch.randn(size, generator=generator.manual_seed(size)) for size in weight.shape)
+        return weight.detach() + 0.02 * torch.outer(up, down)
+
+    matrices = {name: m.weight for name, m in vlm.model.named_modules() if re.fullmatch(MATRICES, name)}
+    plan_as(vlm, {name: moved(weight) for name, weight in matrices.items()}, 2)
+    judged, planned = (judge.log_odds(pictures, asked).detach() for judge in (vlm, vlm.planner))
+    assert (planned - judged).abs().max() > 1e-3, "the adapter for plans does something"
+    own = {name: value.clone() for name, value in vlm.model.named_parameters()}
+    theirs = {name: moved(value) if name.endswith("up_proj.weight") else value for name, value in own.items()}
+    average(vlm, {_as_saved(name): value for name, value in theirs.items()}, 0.25)
+    for name, value in vlm.model.named_parameters():
+        assert torch.allclose(value, 0.75 * own[name] + 0.25 * theirs[name], atol=1e-6)
+    assert (vlm.log_odds(pictures, asked).detach() - judged).abs().max() > 1e-3
+    assert torch.allclose(vlm.planner.log_odds(pictures, asked), planned, atol=1e-4)
+    assert adapter_rank(vlm.planner.model) == 2
+    with pytest.raises(ValueError, match="not of one kind"):
+        average(vlm, {})
+
+
+def _as_saved(name: str) -> str:
+    """The name that a checkpoint has for a tensor of transformers' model."""
+    return name.removeprefix("model.") if ".visual." in name else name.replace("model.language_model.", "model.")

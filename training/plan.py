@@ -23,14 +23,13 @@ from training import clock_language as language
 from training.asked import Asked, lay_out, likelihoods, nats
 from training.clocks import Clock
 from training.harness import Length, Run, half_precision
+from training.lora import MATRICES
 from training.pictures import Source, augment, to_images
 from training.speak import free, grid_of, planned
 from training.tower import look
 
 RANK = 16
 """Of the changes to each matrix."""
-MATRICES = r".*\.(attn|self_attn|mlp)\.(qkv|proj|[a-z]+_proj)|.*\.merger\.mlp\.[02]"
-"""Those of attention and perceptrons in both towers, and what hands on what is seen."""
 KINDS = ("refuse", "relative", "two", "three", *language.KINDS, None)
 WEIGHTS = (24, 8, 8, 8, *(2 for _ in language.KINDS), 4)
 """How often an order of each kind is drawn: a third is to be refused, a third is what is hardest to say."""

@@ -19,7 +19,7 @@ from peft import LoraConfig
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rewards.planner import FOLDER, twin
+from rewards.planner import twin
 from rewards.prompt import Question
 from rewards.vlm import VLM, Features
 from training import clock_language as language
@@ -30,9 +30,10 @@ from training.clocks import Clock, sample
 from training.data import MIXED_DECODED, Pictures
 from training.finds import Found, FoundLook
 from training.harness import Length, Run, half_precision
+from training.lora import MATRICES, adapter_rank, changes, plan_as, planning_weights
 from training.mixes import mixed, runner_up
 from training.pictures import Source, augment, spoil, to_images
-from training.plan import MATRICES, RANK
+from training.plan import RANK
 from training.see import SLIGHT
 from training.speak import NONE, Row, answers_loss, denied, firm, grid_of, row
 from training.tower import look
@@ -207,34 +208,15 @@ def learn_to_withstand(
 
 @torch.no_grad()
 def take_in(vlm: VLM, model: PreTrainedModel) -> None:
-    """Add the low-rank changes of a twin to the weights of a VLM, and take them from its adapter for plans.
+    """Add the low-rank changes of a twin to the weights of a VLM, whose plans stay as they are.
 
-    That adapter's rank grows by theirs.
+    The rank of the adapter that writes them grows by theirs.
     """
-    learned = _low_rank(model)
-    planner = _low_rank(vlm.planner.model)
-    own = dict(vlm.model.named_modules())
-    for name, (down, up, scale) in learned.items():
-        own[name].weight.add_(scale * up @ down)
-    if not planner:
-        return
-    ranks = {len(down) + len(planner[name][0]) for name, (down, _, _) in learned.items()}
-    if learned.keys() != planner.keys() or len(ranks) > 1:
+    wanted, rank = planning_weights(vlm), adapter_rank(vlm.planner.model) + adapter_rank(model)
+    learned, own = changes(model), dict(vlm.model.named_modules())
+    if wanted and learned.keys() != wanted.keys():
         raise ValueError("The adapter for plans changes other matrices than those that learned: train it anew.")
-    fresh, rank = twin(vlm.model), ranks.pop()
-    fresh.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=MATRICES), FOLDER)
-    for name, (down, up, _) in _low_rank(fresh).items():
-        ours, theirs = planner[name], learned[name]
-        down.copy_(torch.cat([ours[0], theirs[0]]))
-        up.copy_(torch.cat([ours[2] * ours[1], -theirs[2] * theirs[1]], 1))
-    vlm.plan_with(fresh.eval().requires_grad_(False))
-
-
-def _low_rank(model: PreTrainedModel) -> dict[str, tuple[Tensor, Tensor, float]]:
-    """For each matrix with a change of low rank its factors (r, in) and (out, r), and what scales their product."""
-    found = {}
-    for name, module in model.named_modules():
-        for adapter in getattr(module, "lora_A", {}):
-            down, up = module.lora_A[adapter].weight, module.lora_B[adapter].weight
-            found[name] = (down, up, module.scaling[adapter])
-    return found
+    for name, change in learned.items():
+        own[name].weight.add_(change)
+    if wanted:
+        plan_as(vlm, wanted, rank)
