@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import fooled
 from editor import images
 from editor.engine import Editor
 from training import climbs, clocks, data, found
@@ -121,3 +122,14 @@ def test_rendered_pictures_are_kept_once_more_as_the_autoencoder_shows_them(stud
     rows = np.arange(4)
     off = np.abs(shown[rows].astype(float) - seen[rows]).mean((1, 2, 3))
     assert ((off > 0.1) & (off < 8)).all()
+
+
+def test_what_a_judge_is_sure_of_is_counted_by_what_it_shows(studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(climbs, "CLIMBERS", 2)
+    shown = list(fooled.climbed(studio, SEED))
+    assert {one.kind for one in shown} == {"time", "look"}
+    assert all(0 <= one.least <= 1 for one in shown)
+    told = [fooled.Climbed("time", *rest) for rest in ((0.99, True), (0.95, False), (0.95, None), (0.5, True))]
+    figures = fooled.measured([*told, fooled.Climbed("look", 0.75, True)])
+    assert figures["time"] == {"pictures": 4, "as asked": 2, "sure": 3, "right": 1, "wrong": 1, "open": 1}
+    assert figures["look"] == {"pictures": 1, "as asked": 1, "sure": 1, "right": 1, "wrong": 0, "open": 0}
