@@ -1,8 +1,8 @@
 """The mean of two judges that grew from one: `python -m training.average OTHER --init FOLDER --out FOLDER`.
 
-What fools one of two rewards that learned apart often does not fool the other, and a mean of their weights is a reward
-that is fooled less and costs no more to ask (WARM, Ramé et al., arXiv 2401.12187). OTHER is a VLM's folder, or any with
-its `model.safetensors`; plans stay those of the VLM in --init.
+Rewards that learned apart err apart, and the mean of their weights costs no more to ask than one of them (WARM, Ramé
+et al., arXiv 2401.12187); `benchmarks.fooled` tells whether it is the better judge. OTHER is a VLM's folder, or any
+with its `model.safetensors`; plans stay those of the VLM in --init.
 """
 
 from __future__ import annotations

@@ -42,9 +42,9 @@ def plan_as(vlm: VLM, wanted: Mapping[str, Tensor], rank: int) -> None:
     fresh = twin(vlm.model)
     fresh.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=MATRICES), FOLDER)
     modules = dict(fresh.named_modules())
-    for name in changes(fresh):
+    for name, matrix in wanted.items():
         module = modules[name]
-        u, s, v = torch.linalg.svd(wanted[name] - module.base_layer.weight, full_matrices=False)
+        u, s, v = torch.linalg.svd(matrix - module.base_layer.weight, full_matrices=False)
         down, up = module.lora_A[FOLDER].weight.zero_(), module.lora_B[FOLDER].weight.zero_()
         kept = min(rank, len(s))
         half = s[:kept].sqrt()
