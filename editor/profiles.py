@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from rewards.base import FAMILIES
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets" / "models"
 """Where the models that come with the repository lie."""
+DIGITS = 16
+"""Of the SHA-256 that tells weights apart."""
 KINDS = {"flux": 16, "sana": 32}
 """Families of flow maps with the side of the square, in pixels, that becomes one token of their network."""
 
@@ -168,6 +171,15 @@ def chosen(name: str, vlm: str | None = None) -> Profile:
     if vlm is not None:
         raise EditError(f"The profile {name} comes with its own VLM: leave out the choice of another.")
     return profile
+
+
+def own_weights(name: str) -> str | None:
+    """The start of the SHA-256 of a profile's weights, in hexadecimal; None unless they come with the repository."""
+    if name not in PROFILES or PROFILES[name].repos:
+        return None
+    files = sorted((ASSETS / name).rglob("*.safetensors"))
+    digests = b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)
+    return hashlib.sha256(digests).hexdigest()[:DIGITS]
 
 
 def chosen_vlm(wanted: str) -> Repo | Path:

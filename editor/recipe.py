@@ -19,6 +19,7 @@ from PIL import Image
 
 from editor import images
 from editor.mark import AI_NOTE, XMP, exif, png_text
+from editor.profiles import own_weights
 from editor.types import MAX_INSTRUCTION, EditError, EditRequest, EditUpdate, SearchSettings
 from rewards.base import Plan
 
@@ -39,6 +40,8 @@ MAX_STEPS = 2**20
 MAX_TIMES = 256
 """The most time steps that a recipe may list."""
 PACKAGES = ("torch", "diffusers", "transformers", "pillow")
+WEIGHTS = "weights"
+"""Beside the packages, what names the weights that come with the repository."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +65,7 @@ class Recipe:
     stopped: int | None = None
     """The step after which a person stopped the run; None if it ran to its end."""
     versions: dict[str, str]
-    """Of the packages that computed it."""
+    """Of the packages and of the repository's own weights that computed it; see `computed_by`."""
 
     @classmethod
     def of(cls, request: EditRequest, update: EditUpdate, profile: str, candidate: int = 0) -> Recipe:
@@ -81,7 +84,7 @@ class Recipe:
             result=images.fingerprint(result),
             candidate=candidate,
             stopped=update.step if update.stopped else None,
-            versions={name: version(name) for name in PACKAGES},
+            versions=computed_by(profile),
         )
 
     def load_mask(self, size: tuple[int, int]) -> Image.Image | None:
@@ -116,6 +119,12 @@ class Recipe:
             )
         except ValueError as error:
             raise EditError(f"The recipe can't be used: {error}") from error
+
+
+def computed_by(profile: str) -> dict[str, str]:
+    """What computes the edits of a profile: packages with their versions, and its weights if they come along."""
+    weights = own_weights(profile)
+    return {name: version(name) for name in PACKAGES} | ({} if weights is None else {WEIGHTS: weights})
 
 
 def _text(data: dict[str, Any], name: str, longest: int, least: int = 1) -> str:

@@ -12,7 +12,7 @@ from PIL import Image
 from editor import images
 from editor.engine import Editor
 from editor.profiles import Profile
-from editor.recipe import Recipe, encode_result
+from editor.recipe import Recipe, computed_by, encode_result
 from editor.types import EditError, EditRequest, EditUpdate
 
 
@@ -68,8 +68,8 @@ def _mask(recipe: Recipe, size: tuple[int, int], given: Image.Image | None) -> I
 
 
 def changed_versions(recipe: Recipe) -> list[str]:
-    """A sentence for every package that computed the result in another version than is installed now."""
-    installed = {name: _installed(name) for name in recipe.versions}
+    """A sentence for every package, and for weights, that computed the result and is another one now."""
+    installed = {name: _installed(name) for name in recipe.versions} | computed_by(recipe.profile)
     return [
         f"The result was made with {name} {then} and here is {installed[name]}: the pixels may differ."
         for name, then in recipe.versions.items()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from editor import fetch as fetching
+from editor import profiles
 from editor.doctor import main as doctor
 from editor.doctor import memory_table
 from editor.hub import Hub
 from editor.memory import JUDGES, choose, judge_in, need
-from editor.profiles import PROFILES, chosen
+from editor.profiles import ASSETS, PROFILES, chosen, own_weights
 from editor.repos import VLMS, Repo
 from editor.types import EditError
 from tests.test_doctor import everything_in, machine
@@ -134,3 +136,14 @@ def test_fetching_takes_the_vlm_by_name_and_leaves_a_folder_where_it_is(folder, 
     assert len(fetched) == 3
     assert fetching.main(["flux", "--vlm", "gpt"]) == 2
     assert "There is no VLM" in capsys.readouterr().err
+
+
+def test_weights_that_come_along_are_told_apart_and_those_of_the_hub_have_no_name_here(monkeypatch, tmp_path):
+    shutil.copytree(ASSETS / "studio", tmp_path / "studio")
+    committed = own_weights("studio")
+    monkeypatch.setattr(profiles, "ASSETS", tmp_path)
+    assert own_weights("studio") == committed
+    judge = tmp_path / "studio" / "vlm" / "model.safetensors"
+    judge.write_bytes(judge.read_bytes()[::-1])
+    assert own_weights("studio") != committed
+    assert own_weights("flux") is own_weights("nobody's") is None

@@ -265,6 +265,7 @@ def test_a_stopped_run_and_another_candidate_are_reproduced(tiny, clock, tmp_pat
     ("change", "status", "says"),
     [
         ({"versions": {"torch": "1.0", "no such package": "2", "": "3"}}, 0, "torch 1.0"),
+        ({"versions": {"weights": "of before"}}, 0, "weights of before"),
         ({"result": "0" * 64}, 1, "picture differs"),
         ({"source": "0" * 64}, 2, "another picture"),
         ({"profile": "flux"}, 2, "profile"),
