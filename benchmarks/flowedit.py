@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.outcome import Outcome
 from editor import images
-from editor.drafts import draft
+from editor.drafts import FLOWEDIT, draft
 from editor.engine import Editor
 from editor.judge import Judge
 from editor.types import EditRequest
@@ -33,7 +33,7 @@ def flowedited(editor: Editor, request: EditRequest) -> Outcome:
     before = models.codec.render(latents)
     judge = Judge.of(models, plan, latents, before, request.mask, settings, calls)
     flows = [models.condition(caption) for caption in (plan.caption, plan.source)]
-    edits, nfe = draft(*flows, latents, settings.particles, settings.steps, settings.seed, models.shift)
+    edits, nfe = draft(*flows, latents, settings.particles, settings.steps, settings.seed, models.shift, (FLOWEDIT,))
     scored = judge(torch.cat([latents, edits]))
     best = scored.best()
     image = images.composite(request.image, before[0], scored.images[best], place, request.mask)

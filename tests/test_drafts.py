@@ -43,7 +43,8 @@ def test_what_both_captions_draw_alike_cancels(latents):
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_an_edit_moves_by_what_the_captions_differ(latents, shift):
-    """d' = d + (t - s) / (1 - s) (D - d) of the edit's own d and the captions' D, whatever source and noise are."""
+    """d' = d + min(1, pull (t - s) / (1 - s)) (D - d) of the edit's own d and the captions' D, whatever noise is: it ends
+    at D, as the last jump goes all the way."""
     source, wanted, there = latents
     edits, _ = draft(Straight(wanted), Straight(there), source, 3, 4, 5, shift)
     torch.testing.assert_close(edits, (source + wanted - there).expand(3, -1, -1, -1))
