@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from threading import Event
 from types import SimpleNamespace
 
@@ -11,12 +12,12 @@ import pytest
 import torch
 
 from editor.baselines import planned_nfe
-from editor.drafts import draft
+from editor.drafts import FLOWEDIT, WAYS, Way, draft
 from editor.engine import INVERSION_STEPS
 from editor.focus import LOOKS
 from editor.judge import Judge
 from editor.progress import warnings
-from editor.schedules import evaluations, itinerary
+from editor.schedules import evaluations, grid, itinerary
 from editor.types import SearchSettings
 from editor.ui_parts import ending_line
 from rewards.checks import CheckScores
@@ -43,11 +44,41 @@ def test_what_both_captions_draw_alike_cancels(latents):
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_an_edit_moves_by_what_the_captions_differ(latents, shift):
-    """d' = d + min(1, pull (t - s) / (1 - s)) (D - d) of the edit's own d and the captions' D, whatever noise is: it ends
-    at D, as the last jump goes all the way."""
+    """d' = d + min(1, pull (t - s) / (1 - s)) (D - d) of the edit's own d and the captions' D, whatever noise is.
+
+    It ends at D, as the last jump goes all the way.
+    """
     source, wanted, there = latents
     edits, _ = draft(Straight(wanted), Straight(there), source, 3, 4, 5, shift)
     torch.testing.assert_close(edits, (source + wanted - there).expand(3, -1, -1, -1))
+
+
+@pytest.mark.parametrize("way", [FLOWEDIT, Way(0.3, 2.0), Way(0.2, 100.0)])
+def test_a_jump_goes_as_much_farther_as_the_way_pulls_and_no_farther_than_the_end(latents, way):
+    """Where the captions differ by t b at time t, whatever x is, a jump adds min(pull (t - s), 1 - s) s b."""
+
+    class Late(Straight):
+        def __call__(self, x, s, t):
+            return x + (t - s) * s * self.image
+
+    source, wanted, there = latents
+    edits, _ = draft(Late(wanted), Late(there), source, 2, 4, 5, ways=(way,))
+    times = grid(way.first, 1.0, 4)
+    share = sum(min(way.pull * (t - s), 1 - s) * s for s, t in pairwise(times))
+    torch.testing.assert_close(edits, (source + share * (wanted - there)).expand(2, -1, -1, -1))
+
+
+def test_drafts_take_the_ways_in_turn(latents):
+    class Noisy(Straight):
+        def velocity(self, x, t):
+            return super().velocity(x, t) + x.sin()
+
+    flows, (source, *_) = (Noisy(latents[1]), Noisy(latents[2])), latents
+    first, _ = draft(*flows, source, 2, 4, 5, ways=WAYS[:1])
+    edits, nfe = draft(*flows, source, 3, 4, 5)
+    assert (len(edits), nfe) == (3, 2 * 3 * 4)
+    assert torch.equal(edits[:2], first)
+    assert torch.equal(draft(*flows, source, 1, 4, 5)[0], draft(*flows, source, 1, 4, 5, ways=WAYS[:1])[0])
 
 
 def test_noise_is_of_the_seed_and_differs_among_edits(latents):
