@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 
 from editor import images
-from editor.baselines import METHODS
+from editor.baselines import METHODS, planned_nfe
 from editor.drafts import draft
 from editor.focus import locate
 from editor.held import Held
 from editor.inversion import invert, roundtrip
 from editor.judge import Asks, Judge, ask_vlm
 from editor.models import TWICE, Models, load_profile
-from editor.particles import checked
+from editor.particles import checked, joined
 from editor.profiles import Profile
 from editor.progress import Inverted, Progress
 from editor.recipe import LIMITS
@@ -33,7 +33,9 @@ from editor.types import (
     EditUpdate,
     FlowMap,
     Images,
+    Latents,
     Plan,
+    Scored,
     SearchSettings,
 )
 from rewards.plan import TEMPLATES, Refused, plan
@@ -229,12 +231,19 @@ class Editor:
     ) -> Generator[EditUpdate, None, bool]:
         """Let captions alone draft the edit, and say whether a draft meets all so surely that no search is needed.
 
+        Where captions suffice and no draft does, there are as many again if the budget allows for a search as well.
         Where captions do not suffice, a draft that meets part of the plan takes the source's place.
         """
         judge, source, shift = progress.judge, progress.inverted.latents, self.models.shift
-        count, jumps = settings.particles, settings.draft_jumps
-        edits, nfe = draft(flow, source_flow, source, count, jumps, settings.seed, shift)
-        scored = checked(judge.drafted(edits), count)
+
+        def drawn(seed: int) -> tuple[Latents, Scored, int]:
+            made, nfe = draft(flow, source_flow, source, settings.particles, settings.draft_jumps, seed, shift)
+            return made, checked(judge.drafted(made), len(made)), nfe
+
+        edits, scored, nfe = drawn(settings.seed)
+        if judge.sure is None and not scored.met.any() and self._affords(2 * nfe, progress.request.settings):
+            more, also, again = drawn(settings.seed + 1)
+            edits, scored, nfe = torch.cat([edits, more]), joined(scored, also), nfe + again
         best = scored.best()
         yield progress.drafted(edits, scored, nfe)
         stopped = stop.is_set()  # once, so that the recipe of a stopped run says all: a later stop ends the search
@@ -248,6 +257,11 @@ class Editor:
             progress.begun_at_sketch()
             yield located
         return stopped
+
+    @staticmethod
+    def _affords(drafts: int, settings: SearchSettings) -> bool:
+        """Whether a budget allows for so many evaluations before one search."""
+        return settings.budget is None or drafts + planned_nfe(settings.but(searches=1)) <= settings.budget
 
     def _search(self, flow: FlowMap, stop: Event, progress: Progress) -> Iterator[EditUpdate]:
         settings, found, mask = progress.request.settings, progress.inverted, progress.judge.mask

@@ -107,6 +107,12 @@ def best_cloned(rewards: Tensor, keep: int) -> Tensor:
     return torch.tensor(parents)
 
 
+def joined(first: Scored, other: Scored) -> Scored:
+    """Two batches as one; what either does not tell is not told."""
+    pairs = zip(first, other, strict=True)
+    return Scored(*(None if a is None or b is None else torch.cat([a, b]) for a, b in pairs))
+
+
 def take(scored: Scored, parents: Tensor) -> Scored:
     """The same scores for re-indexed particles."""
     return Scored(*(None if part is None else part[parents.to(part.device)] for part in scored))

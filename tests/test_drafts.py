@@ -129,11 +129,22 @@ def test_drafts_are_the_first_step_and_count(tiny_editor, told):
     assert steps[0].message == "Drafted by captions alone"
     assert steps[1].message == f"Searching: step 1 of {len(itinerary(DRAFTED))}"
     assert [u.step for u in steps] == list(range(len(steps)))
-    assert updates[-1].cost.nfe == plain[-1].cost.nfe + MADE
-    assert [len(rewards) for rewards in updates[-1].history] == [3] * len(steps)
+    assert updates[-1].cost.nfe == plain[-1].cost.nfe + 2 * MADE, "none sufficed, so that there were as many again"
+    assert [len(rewards) for rewards in updates[-1].history] == [6] + [3] * (len(steps) - 1)
     assert updates[-1].history[1:] == plain[-1].history, "the search is the same, from the source itself"
     assert [parents == () for parents in updates[-1].parents] == [step == 1 for step in range(len(steps))]
     assert sum(c.place[0] == 0 for c in updates[-1].candidates) == 1, "the best draft can be chosen too"
+
+
+def test_there_are_as_many_drafts_again_where_the_budget_allows_for_a_search_as_well(tiny_editor, told, monkeypatch):
+    seeds = []
+    monkeypatch.setattr("editor.engine.draft", lambda *args: seeds.append(args[5]) or draft(*args))
+    once = planned_nfe(DRAFTED.but(least=1, last_jumps=None, searches=1))
+    for spare, rounds in ((0, 2), (-1, 1)):
+        seeds.clear()
+        _, steps = run(tiny_editor, DRAFTED.but(budget=2 * MADE + once + spare))
+        assert len(steps[0].previews) == 3 * rounds
+        assert len(set(seeds)) == rounds, "of other noise"
 
 
 def test_a_draft_that_surely_meets_all_needs_no_search(tiny_editor, told, monkeypatch):
