@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import drafts as compared
 from editor.baselines import planned_nfe
 from editor.drafts import FLOWEDIT, WAYS, Way, draft
 from editor.engine import INVERSION_STEPS
@@ -319,3 +320,25 @@ def test_a_draft_has_to_be_sure_of_what_is_wanted_and_to_keep_the_rest(tiny_edit
     said = torch.tensor([[wanted] * judge.wanted + [kept] * rest for wanted, kept in pairs])
     judge.checks = SimpleNamespace(checks=judge.checks.checks, evaluate=lambda _: CheckScores(torch.zeros(3), said))
     assert judge.drafted(found.latents.expand(3, -1, -1, -1)).met.tolist() == [True, False, False]
+
+
+# How they are compared ------------------------------------------------------------------------------------------------
+
+
+def test_each_kind_of_drafts_is_measured_on_looks_alone(tiny_editor):
+    case = next(compared.looks())
+    assert case.changed
+    assert "time" not in case.changed
+    found = list(compared.drafted(tiny_editor, case, 2))
+    assert [one.kind for one in found] == [kind for kind in compared.KINDS for _ in range(2)]
+    assert all(one.edit == case.index and one.psnr > 0 for one in found)
+
+
+def test_the_first_draft_is_one_that_suffices_or_else_has_most_reward():
+    rows = [(1, True, 0, 30.0, True, 0.1), (1, False, 1, 20.0, False, 0.9), (2, False, 2, 10.0, False, 0.5),
+            (2, True, 3, 20.0, False, 0.4)]  # fmt: skip
+    figures = compared.measured([compared.Drafted(edit, "FlowEdit", *rest) for edit, *rest in rows])
+    assert figures == {"FlowEdit": {
+        "drafts": 4, "right, %": 50, "moved": 1.5, "PSNR, dB": 20, "edits": 2, "first right": 1,
+        "with one that suffices": 1, "of these right": 1, "moved in these": 0,
+    }}  # fmt: skip

@@ -1,0 +1,121 @@
+"""What drafts by captions make of looks, each way of drawing them by itself: `python -m benchmarks.drafts [--edits N]`.
+
+Edits of the tuning split with perfect plans, of looks and of several looks. Every draft is read by geometry as
+ClockBench reads results (`benchmarks.judge`); which of them would suffice, and which comes first, the VLM says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from itertools import count, islice
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from benchmarks.cases import Case, make
+from benchmarks.trials import psnr, verdict
+from benchmarks.tuning import studio
+from editor import images
+from editor.drafts import FLOWEDIT, WAYS, Way, draft
+from editor.engine import EFFORTS, Editor
+from editor.focus import locate
+from editor.judge import Judge
+from editor.particles import checked
+from editor.runtime import prepare
+from rewards.vlm import Calls
+from training.world import TUNE
+
+FIRST = 1300
+"""Index in the tuning split of the first edit."""
+KINDS: dict[str, tuple[Way, ...]] = {
+    "FlowEdit": (FLOWEDIT,),
+    **{f"from {way.first:g}, {way.pull:g} times as far": (way,) for way in WAYS if way != FLOWEDIT},
+    "in turn": WAYS,
+}
+"""What is compared."""
+SETTINGS = EFFORTS["fast"]
+
+
+class Drafted(NamedTuple):
+    """A draft, measured."""
+
+    edit: int
+    kind: str
+    """A key of KINDS."""
+    right: bool
+    moved: int
+    """Attributes that should have stayed."""
+    psnr: float
+    """dB to the perfect answer."""
+    suffices: bool
+    """Whether the VLM is sure of it, so that the engine would not search."""
+    reward: float
+
+
+def looks() -> Iterator[Case]:
+    """The edits of looks and of several looks, in order."""
+    every = (make(TUNE, index) for index in count(FIRST))
+    return (case for case in every if case.changed and "time" not in case.changed)
+
+
+@torch.no_grad()
+def drafted(editor: Editor, case: Case, particles: int = SETTINGS.particles) -> Iterator[Drafted]:
+    """So many drafts of each kind, held to where the edit acts as the engine's are."""
+    models, plan, settings = editor.models, case.plan, SETTINGS.but(particles=particles, seed=case.index)
+    source = editor.invert(case.image, settings.start, plan.source)
+    judge = Judge.of(models, plan, source.latents, source.before, None, settings, Calls())
+    flows = [models.condition(caption) for caption in (plan.caption, plan.source)]
+    size = source.before.shape[-2:]
+    with torch.enable_grad():
+        focus, _ = locate(*flows, judge.asked, judge.decoded, source.latents, size, settings)
+    judge.confine(focus, settings)
+    for kind, ways in KINDS.items():
+        edits, _ = draft(*flows, source.latents, particles, settings.draft_jumps, settings.seed, models.shift, ways)
+        scored = checked(judge.drafted(edits), particles)
+        for image, met, reward in zip(scored.images, scored.met.tolist(), scored.reward.tolist(), strict=True):
+            shown = images.composite(case.image, source.before[0], image, source.placement).convert("RGB")
+            found = verdict(case, shown, "")
+            yield Drafted(case.index, kind, found["success_3"], len(found["moved"]), psnr(shown, case.answer), met,
+                          reward)  # fmt: skip
+
+
+def measured(found: Sequence[Drafted]) -> dict[str, dict[str, float]]:
+    """For each kind: its drafts, and the first of each edit, which is one that suffices or else has most reward."""
+    figures = {}
+    for kind in dict.fromkeys(one.kind for one in found):
+        own = [one for one in found if one.kind == kind]
+        edits = {one.edit: [other for other in own if other.edit == one.edit] for one in own}
+        first = [max(drafts, key=lambda one: (one.suffices, one.reward)) for drafts in edits.values()]
+        enough = [one for one in first if one.suffices]
+        figures[kind] = {
+            "drafts": len(own), "right, %": 100 * sum(one.right for one in own) / len(own),
+            "moved": sum(one.moved for one in own) / len(own), "PSNR, dB": sum(one.psnr for one in own) / len(own),
+            "edits": len(edits), "first right": sum(one.right for one in first),
+            "with one that suffices": len(enough), "of these right": sum(one.right for one in enough),
+            "moved in these": sum(one.moved for one in enough),
+        }  # fmt: skip
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--edits", type=int, default=40)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--threads", type=int)
+    chosen = parser.parse_args()
+    prepare(chosen.threads)
+    editor = studio(None)
+    figures = measured([one for case in islice(looks(), chosen.edits) for one in drafted(editor, case)])
+    names = next(iter(figures.values()))
+    print(f"| drafts | {' | '.join(names)} |\n| --- |{' --- |' * len(names)}")
+    for kind, row in figures.items():
+        print(f"| {kind} | {' | '.join(f'{value:.3g}' for value in row.values())} |")
+    if chosen.json:
+        chosen.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
