@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 
 from benchmarks.cases import Case, make
+from benchmarks.report import markdown
 from benchmarks.trials import psnr, verdict
 from benchmarks.tuning import studio
 from editor import images
@@ -91,7 +92,7 @@ def measured(found: Sequence[Drafted]) -> dict[str, dict[str, float]]:
         first = [max(drafts, key=lambda one: (one.suffices, one.reward)) for drafts in edits.values()]
         enough = [one for one in first if one.suffices]
         figures[kind] = {
-            "drafts": len(own), "right, %": 100 * sum(one.right for one in own) / len(own),
+            "made": len(own), "right, %": 100 * sum(one.right for one in own) / len(own),
             "moved": sum(one.moved for one in own) / len(own), "PSNR, dB": sum(one.psnr for one in own) / len(own),
             "edits": len(edits), "first right": sum(one.right for one in first),
             "with one that suffices": len(enough), "of these right": sum(one.right for one in enough),
@@ -109,10 +110,8 @@ def main() -> None:
     prepare(chosen.threads)
     editor = studio(None)
     figures = measured([one for case in islice(looks(), chosen.edits) for one in drafted(editor, case)])
-    names = next(iter(figures.values()))
-    print(f"| drafts | {' | '.join(names)} |\n| --- |{' --- |' * len(names)}")
-    for kind, row in figures.items():
-        print(f"| {kind} | {' | '.join(f'{value:.3g}' for value in row.values())} |")
+    body = [[kind, *(f"{value:.3g}" for value in row.values())] for kind, row in figures.items()]
+    print(markdown(["drafts", *next(iter(figures.values()))], body))
     if chosen.json:
         chosen.json.write_text(json.dumps(figures, indent=1) + "\n")
 

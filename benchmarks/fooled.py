@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from benchmarks.report import markdown
 from benchmarks.tuning import studio
 from editor.engine import EFFORTS, Editor
 from editor.judge import SUFFICES, ask_vlm
@@ -97,10 +98,8 @@ def main() -> None:
     prepare(chosen.threads)
     editor = studio(chosen.vlm)
     figures = measured([one for seed in range(FIRST, FIRST + chosen.clocks) for one in climbed(editor, seed)])
-    names = next(iter(figures.values()))
-    print(f"| climbing to another | {' | '.join(names)} |\n| --- |{' --- |' * len(names)}")
-    for kind, row in figures.items():
-        print(f"| {kind} | {' | '.join(map(str, row.values()))} |")
+    body = [[kind, *map(str, row.values())] for kind, row in figures.items()]
+    print(markdown(["climbing to another", *next(iter(figures.values()))], body))
     if chosen.json:
         chosen.json.write_text(json.dumps(figures, indent=1) + "\n")
 

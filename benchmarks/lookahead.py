@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from benchmarks.judge import minutes_off
 from benchmarks.planning import minutes_of
+from benchmarks.report import markdown
 from editor import images
 from editor.engine import Editor
 from editor.flowmap import look_ahead
@@ -86,15 +87,12 @@ def compare(editor: Editor, t: float, count: int) -> dict[str, dict[str, float]]
 
 def table(found: dict[float, dict[str, dict[str, float]]]) -> str:
     """Markdown: a row for each look-ahead, a column for each time."""
-    lines = ["| error / same time, % / cosine | " + " | ".join(f"t = {t}" for t in found) + " |"]
-    lines.append("|" + " --- |" * (len(found) + 1))
-    for name in KINDS:
-        cells = (
-            f"{r[name]['error']:.2f} / {100 * r[name]['same time']:.0f} / {r[name]['cosine']:.2f}"
-            for r in found.values()
-        )
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    body = [
+        [name, *(f"{r[name]['error']:.2f} / {100 * r[name]['same time']:.0f} / {r[name]['cosine']:.2f}"
+                 for r in found.values())]
+        for name in KINDS
+    ]  # fmt: skip
+    return markdown(["error / same time, % / cosine", *(f"t = {t}" for t in found)], body)
 
 
 if __name__ == "__main__":

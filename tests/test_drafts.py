@@ -339,6 +339,6 @@ def test_the_first_draft_is_one_that_suffices_or_else_has_most_reward():
             (2, True, 3, 20.0, False, 0.4)]  # fmt: skip
     figures = compared.measured([compared.Drafted(edit, "FlowEdit", *rest) for edit, *rest in rows])
     assert figures == {"FlowEdit": {
-        "drafts": 4, "right, %": 50, "moved": 1.5, "PSNR, dB": 20, "edits": 2, "first right": 1,
+        "made": 4, "right, %": 50, "moved": 1.5, "PSNR, dB": 20, "edits": 2, "first right": 1,
         "with one that suffices": 1, "of these right": 1, "moved in these": 0,
     }}  # fmt: skip
