@@ -9,22 +9,24 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from itertools import count, islice
+from itertools import count as counting
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from benchmarks import flowedit
 from benchmarks.cases import Case, make
 from benchmarks.report import markdown
 from benchmarks.trials import psnr, verdict
 from benchmarks.tuning import studio
 from editor import images
-from editor.drafts import FLOWEDIT, WAYS, Way, draft
+from editor.drafts import WAYS, Way, draft, drawn_again
 from editor.engine import EFFORTS, Editor
 from editor.focus import locate
 from editor.judge import Judge
-from editor.particles import checked
+from editor.particles import checked, noise_in
 from editor.runtime import prepare
 from rewards.vlm import Calls
 from training.world import TUNE
@@ -32,11 +34,13 @@ from training.world import TUNE
 FIRST = 1300
 """Index in the tuning split of the first edit."""
 KINDS: dict[str, tuple[Way, ...]] = {
-    "FlowEdit": (FLOWEDIT,),
-    **{f"from {way.first:g}, {way.pull:g} times as far": (way,) for way in WAYS if way != FLOWEDIT},
+    "FlowEdit": (flowedit.WAY,),
+    "with fresh noise": WAYS[:1],
+    "with the source's own": WAYS[1:],
     "in turn": WAYS,
 }
-"""What is compared."""
+"""What is compared, and the last of these drawn again beside it."""
+LAST = "in turn, drawn again"
 SETTINGS = EFFORTS["fast"]
 
 
@@ -45,7 +49,7 @@ class Drafted(NamedTuple):
 
     edit: int
     kind: str
-    """A key of KINDS."""
+    """A key of KINDS, or LAST."""
     right: bool
     moved: int
     """Attributes that should have stayed."""
@@ -56,9 +60,9 @@ class Drafted(NamedTuple):
     reward: float
 
 
-def looks() -> Iterator[Case]:
+def looks(first: int = FIRST) -> Iterator[Case]:
     """The edits of looks and of several looks, in order."""
-    every = (make(TUNE, index) for index in count(FIRST))
+    every = (make(TUNE, index) for index in counting(first))
     return (case for case in every if case.changed and "time" not in case.changed)
 
 
@@ -73,8 +77,14 @@ def drafted(editor: Editor, case: Case, particles: int = SETTINGS.particles) -> 
     with torch.enable_grad():
         focus, _ = locate(*flows, judge.asked, judge.decoded, source.latents, size, settings)
     judge.confine(focus, settings)
-    for kind, ways in KINDS.items():
-        edits, _ = draft(*flows, source.latents, particles, settings.draft_jumps, settings.seed, models.shift, ways)
+    own = noise_in(source.trip.x, source.latents, settings.start)
+    count, jumps, shift = particles, settings.draft_jumps, models.shift
+    made = {
+        kind: draft(*flows, source.latents, own, count, jumps, settings.seed, shift, ways)[0]
+        for kind, ways in KINDS.items()
+    }
+    made[LAST] = drawn_again(flows[0], made["in turn"], settings.seed, shift)[0]
+    for kind, edits in made.items():
         scored = checked(judge.drafted(edits), particles)
         for image, met, reward in zip(scored.images, scored.met.tolist(), scored.reward.tolist(), strict=True):
             shown = images.composite(case.image, source.before[0], image, source.placement).convert("RGB")
@@ -104,12 +114,13 @@ def measured(found: Sequence[Drafted]) -> dict[str, dict[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--edits", type=int, default=40)
+    parser.add_argument("--first", type=int, default=FIRST, help="index in the tuning split of the first edit")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--threads", type=int)
     chosen = parser.parse_args()
     prepare(chosen.threads)
     editor = studio(None)
-    figures = measured([one for case in islice(looks(), chosen.edits) for one in drafted(editor, case)])
+    figures = measured([one for case in islice(looks(chosen.first), chosen.edits) for one in drafted(editor, case)])
     body = [[kind, *(f"{value:.3g}" for value in row.values())] for kind, row in figures.items()]
     print(markdown(["drafts", *next(iter(figures.values()))], body))
     if chosen.json:

@@ -11,13 +11,15 @@ import torch
 
 from benchmarks.outcome import Outcome
 from editor import images
-from editor.drafts import FLOWEDIT, draft
+from editor.drafts import Way, draft
 from editor.engine import Editor
 from editor.judge import Judge
 from editor.types import EditRequest
 from rewards.vlm import Calls
 
 METHOD = "flowedit"
+WAY = Way(0.05, 1.0)
+"""From nearly noise, so that nothing of the source keeps the edit from what is asked for."""
 
 
 @torch.no_grad()
@@ -33,7 +35,8 @@ def flowedited(editor: Editor, request: EditRequest) -> Outcome:
     before = models.codec.render(latents)
     judge = Judge.of(models, plan, latents, before, request.mask, settings, calls)
     flows = [models.condition(caption) for caption in (plan.caption, plan.source)]
-    edits, nfe = draft(*flows, latents, settings.particles, settings.steps, settings.seed, models.shift, (FLOWEDIT,))
+    count, jumps = settings.particles, settings.steps
+    edits, nfe = draft(*flows, latents, None, count, jumps, settings.seed, models.shift, (WAY,))
     scored = judge(torch.cat([latents, edits]))
     best = scored.best()
     image = images.composite(request.image, before[0], scored.images[best], place, request.mask)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from threading import Event
 
 import torch
@@ -15,13 +16,13 @@ from PIL import Image
 
 from editor import images
 from editor.baselines import METHODS, planned_nfe
-from editor.drafts import draft
+from editor.drafts import drafts, planned
 from editor.focus import locate
 from editor.held import Held
 from editor.inversion import invert, roundtrip
 from editor.judge import Asks, Judge, ask_vlm
 from editor.models import TWICE, Models, load_profile
-from editor.particles import checked, joined
+from editor.particles import checked, joined, noise_in
 from editor.profiles import Profile
 from editor.progress import Inverted, Progress
 from editor.recipe import LIMITS
@@ -33,9 +34,7 @@ from editor.types import (
     EditUpdate,
     FlowMap,
     Images,
-    Latents,
     Plan,
-    Scored,
     SearchSettings,
 )
 from rewards.plan import TEMPLATES, Refused, plan
@@ -231,21 +230,23 @@ class Editor:
     ) -> Generator[EditUpdate, None, bool]:
         """Let captions alone draft the edit, and say whether a draft meets all so surely that no search is needed.
 
-        Where captions suffice and no draft does, there are as many again if the budget allows for a search as well.
-        Where captions do not suffice, a draft that meets part of the plan takes the source's place.
+        While none does, drafts are drawn again; where captions suffice and the budget allows for a search as well,
+        there are as many others after them. Where captions do not suffice, a draft that meets part of the plan takes
+        the source's place.
         """
-        judge, source, shift = progress.judge, progress.inverted.latents, self.models.shift
-
-        def drawn(seed: int) -> tuple[Latents, Scored, int]:
-            made, nfe = draft(flow, source_flow, source, settings.particles, settings.draft_jumps, seed, shift)
-            return made, checked(judge.drafted(made), len(made)), nfe
-
-        edits, scored, nfe = drawn(settings.seed)
-        if judge.sure is None and not scored.met.any() and self._affords(2 * nfe, progress.request.settings):
-            more, also, again = drawn(settings.seed + 1)
-            edits, scored, nfe = torch.cat([edits, more]), joined(scored, also), nfe + again
+        judge, found, spent = progress.judge, progress.inverted, 0
+        own = noise_in(found.trip.x, found.latents, progress.request.settings.start)
+        count, jumps = settings.particles, settings.draft_jumps
+        batches = drafts(flow, source_flow, found.latents, own, count, jumps, settings.seed, self.models.shift)
+        rounds = 2 if judge.sure is None and self._affords(2 * planned(count, jumps), progress.request.settings) else 1
+        made, judged = [], []
+        for edits, nfe in islice(batches, 2 * rounds):
+            made, judged, spent = [*made, edits], [*judged, checked(judge.drafted(edits), count)], spent + nfe
+            if judged[-1].met.any():
+                break
+        edits, scored = torch.cat(made), joined(judged)
         best = scored.best()
-        yield progress.drafted(edits, scored, nfe)
+        yield progress.drafted(edits, scored, spent)
         stopped = stop.is_set()  # once, so that the recipe of a stopped run says all: a later stop ends the search
         if scored.met[best]:
             return True
@@ -259,9 +260,9 @@ class Editor:
         return stopped
 
     @staticmethod
-    def _affords(drafts: int, settings: SearchSettings) -> bool:
+    def _affords(drafted: int, settings: SearchSettings) -> bool:
         """Whether a budget allows for so many evaluations before one search."""
-        return settings.budget is None or drafts + planned_nfe(settings.but(searches=1)) <= settings.budget
+        return settings.budget is None or drafted + planned_nfe(settings.but(searches=1)) <= settings.budget
 
     def _search(self, flow: FlowMap, stop: Event, progress: Progress) -> Iterator[EditUpdate]:
         settings, found, mask = progress.request.settings, progress.inverted, progress.judge.mask

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from editor.particles import noise_in
 from editor.types import FlowMap, Latents, Times
 
 
@@ -30,7 +31,7 @@ class Held:
     @classmethod
     def of(cls, flow: FlowMap, mask: Tensor, source: Latents, x: Latents, start: float) -> Held:
         """`flow` around a source that was carried back to x at time `start` < 1."""
-        return cls(flow, mask.to(source), source, (x - start * source) / (1 - start))
+        return cls(flow, mask.to(source), source, noise_in(x, source, start))
 
     @property
     def two_time(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -47,6 +48,11 @@ def _scramble(seed: int) -> int:
     return h ^ (h >> 16)
 
 
+def noise_in(x: Latents, clean: Latents, t: float) -> Latents:
+    """The noise e of x = t clean + (1 - t) e, t < 1."""
+    return (x - t * clean) / (1 - t)
+
+
 def renoise(x: Latents, clean: Latents, t: float, share: Tensor | float, fresh: Latents) -> Latents:
     """Renew a share rho of the noise that remains in x once its clean estimate is taken out.
 
@@ -55,8 +61,7 @@ def renoise(x: Latents, clean: Latents, t: float, share: Tensor | float, fresh: 
     landing it does so exactly at rho = 1.
     """
     rho = share.reshape(-1, *[1] * (x.ndim - 1)).to(x) if isinstance(share, Tensor) else torch.as_tensor(share).to(x)
-    noise = (x - t * clean) / (1 - t)
-    return t * clean + (1 - t) * ((1 - rho**2).sqrt() * noise + rho * fresh)
+    return t * clean + (1 - t) * ((1 - rho**2).sqrt() * noise_in(x, clean, t) + rho * fresh)
 
 
 def langevin_share(eps: float, h: float, t: float) -> float:
@@ -107,10 +112,10 @@ def best_cloned(rewards: Tensor, keep: int) -> Tensor:
     return torch.tensor(parents)
 
 
-def joined(first: Scored, other: Scored) -> Scored:
-    """Two batches as one; what either does not tell is not told."""
-    pairs = zip(first, other, strict=True)
-    return Scored(*(None if a is None or b is None else torch.cat([a, b]) for a, b in pairs))
+def joined(batches: Sequence[Scored]) -> Scored:
+    """Batches as one; what one of them does not tell is not told."""
+    parts = zip(*batches, strict=True)
+    return Scored(*(None if any(part is None for part in one) else torch.cat(one) for one in parts))
 
 
 def take(scored: Scored, parents: Tensor) -> Scored:

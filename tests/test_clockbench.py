@@ -17,7 +17,7 @@ from benchmarks.clockbench import Bench, main
 from benchmarks.judge import minutes_off, read
 from benchmarks.report import COLUMNS, interval, kinds_table, rows, table
 from benchmarks.trials import Planned, planned, trial
-from editor import images
+from editor import drafts, images
 from editor.baselines import planned_nfe
 from editor.inversion import RoundTrip
 from editor.mark import file_bears_mark
@@ -185,8 +185,8 @@ def test_every_method_spends_its_budget_and_no_more(name):
         assert 0.8 * budget <= planned_nfe(settings) <= budget
         if settings.method == "fmtt":
             first = planned_nfe(settings.but(last_jumps=None, searches=1))
-            drafts = 2 * settings.particles * settings.draft_jumps
-            assert drafts + first <= budget, "where captions suffice"
+            drafted = drafts.planned(settings.particles, settings.draft_jumps) if settings.draft_jumps else 0
+            assert drafted + first <= budget, "where captions suffice"
 
 
 def test_unknown_methods_and_budgets_are_refused_with_the_known_ones():

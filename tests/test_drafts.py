@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from benchmarks import drafts as compared
+from benchmarks import flowedit
 from editor.baselines import planned_nfe
-from editor.drafts import FLOWEDIT, WAYS, Way, draft
+from editor.drafts import AGAIN, JUMPS, WAYS, Way, draft, drafts, drawn_again, planned
 from editor.engine import INVERSION_STEPS
 from editor.focus import LOOKS
 from editor.judge import Judge
@@ -28,7 +29,15 @@ from tests.exact import Straight
 from tests.test_engine import PLAN, SETTINGS, picture, request
 
 DRAFTED = SETTINGS.but(focus=0.9, draft_jumps=2)
-MADE = 2 * 3 * 2
+MADE, AGAIN_MADE = 2 * 3 * 2, 3 * JUMPS
+"""NFE of a batch of drafts, and of drawing them again."""
+
+
+class Noisy(Straight):
+    """A flow that lands elsewhere by what it starts from."""
+
+    def velocity(self, x, t):
+        return super().velocity(x, t) + x.sin()
 
 
 @pytest.fixture
@@ -38,7 +47,7 @@ def latents():
 
 def test_what_both_captions_draw_alike_cancels(latents):
     source, other, _ = latents
-    edits, nfe = draft(Straight(other), Straight(other), source, 3, 4, 5)
+    edits, nfe = draft(Straight(other), Straight(other), source, other, 3, 4, 5)
     assert nfe == 2 * 3 * 4
     torch.testing.assert_close(edits, source.expand(3, -1, -1, -1))
 
@@ -50,11 +59,11 @@ def test_an_edit_moves_by_what_the_captions_differ(latents, shift):
     It ends at D, as the last jump goes all the way.
     """
     source, wanted, there = latents
-    edits, _ = draft(Straight(wanted), Straight(there), source, 3, 4, 5, shift)
+    edits, _ = draft(Straight(wanted), Straight(there), source, wanted, 3, 4, 5, shift)
     torch.testing.assert_close(edits, (source + wanted - there).expand(3, -1, -1, -1))
 
 
-@pytest.mark.parametrize("way", [FLOWEDIT, Way(0.3, 2.0), Way(0.2, 100.0)])
+@pytest.mark.parametrize("way", [flowedit.WAY, Way(0.3, 2.0), Way(0.2, 100.0, 0.5)])
 def test_a_jump_goes_as_much_farther_as_the_way_pulls_and_no_farther_than_the_end(latents, way):
     """Where the captions differ by t b at time t, whatever x is, a jump adds min(pull (t - s), 1 - s) s b."""
 
@@ -63,36 +72,77 @@ def test_a_jump_goes_as_much_farther_as_the_way_pulls_and_no_farther_than_the_en
             return x + (t - s) * s * self.image
 
     source, wanted, there = latents
-    edits, _ = draft(Late(wanted), Late(there), source, 2, 4, 5, ways=(way,))
+    edits, _ = draft(Late(wanted), Late(there), source, wanted, 2, 4, 5, ways=(way,))
     times = grid(way.first, 1.0, 4)
     share = sum(min(way.pull * (t - s), 1 - s) * s for s, t in pairwise(times))
     torch.testing.assert_close(edits, (source + share * (wanted - there)).expand(2, -1, -1, -1))
 
 
 def test_drafts_take_the_ways_in_turn(latents):
-    class Noisy(Straight):
-        def velocity(self, x, t):
-            return super().velocity(x, t) + x.sin()
-
-    flows, (source, *_) = (Noisy(latents[1]), Noisy(latents[2])), latents
-    first, _ = draft(*flows, source, 2, 4, 5, ways=WAYS[:1])
-    edits, nfe = draft(*flows, source, 3, 4, 5)
+    source, own, there = latents
+    flows = Noisy(own), Noisy(there)
+    first, _ = draft(*flows, source, own, 2, 4, 5, ways=WAYS[:1])
+    edits, nfe = draft(*flows, source, own, 3, 4, 5)
     assert (len(edits), nfe) == (3, 2 * 3 * 4)
     assert torch.equal(edits[:2], first)
-    assert torch.equal(draft(*flows, source, 1, 4, 5)[0], draft(*flows, source, 1, 4, 5, ways=WAYS[:1])[0])
+    assert torch.equal(draft(*flows, source, own, 1, 4, 5)[0], draft(*flows, source, own, 1, 4, 5, ways=WAYS[:1])[0])
 
 
 def test_noise_is_of_the_seed_and_differs_among_edits(latents):
-    class Noisy(Straight):
-        def velocity(self, x, t):
-            return super().velocity(x, t) + x.sin()
-
     def edits(seed):
-        return draft(Noisy(latents[1]), Straight(latents[2]), latents[0], 3, 4, seed)[0]
+        return draft(Noisy(latents[1]), Straight(latents[2]), latents[0], latents[1], 3, 4, seed)[0]
 
     assert torch.equal(edits(1), edits(1))
     assert not torch.equal(edits(1), edits(2))
     assert not torch.equal(edits(1)[0], edits(1)[1])
+
+
+@pytest.mark.parametrize("fresh", [0.0, 0.25, 1.0])
+def test_a_way_keeps_its_share_of_the_source_s_own_noise(latents, fresh):
+    """Where only the edit's map heeds what it starts from, x_s = s x_1 + (1 - s) (sqrt(1 - rho^2) own + rho fresh)."""
+
+    class Seen(Straight):
+        seen = None
+
+        def __call__(self, x, s, t):
+            self.seen = x if self.seen is None else self.seen
+            return super().__call__(x, s, t)
+
+    source, own, there = latents
+    wanted, s = Seen(source), 0.3
+    draft(wanted, Straight(there), source, own, 400, 4, 5, ways=(Way(s, 1.0, fresh),))
+    noise = (wanted.seen - s * source) / (1 - s)
+    torch.testing.assert_close(noise.mean(0), (1 - fresh**2) ** 0.5 * own[0], atol=0.2 * fresh + 1e-6, rtol=0)
+    assert float(noise.std(0).mean()) == pytest.approx(fresh, abs=0.01)
+
+
+def test_a_draft_drawn_again_is_noised_half_way_and_goes_on_under_the_wanted_caption(latents):
+    """Where the map adds (t - s) b, whatever x is, z becomes AGAIN z + (1 - AGAIN) (e + b) with standard normal e."""
+
+    class Steady(Straight):
+        def __call__(self, x, s, t):
+            return x + (t - s) * self.image
+
+    edits, image, _ = latents
+    edits = edits.expand(3, -1, -1, -1)
+    again, nfe = drawn_again(Steady(image), edits, 5)
+    assert nfe == 3 * JUMPS
+    noise = (again - AGAIN * edits) / (1 - AGAIN) - image
+    assert float(noise.std()) == pytest.approx(1.0, abs=0.1)
+    assert float(noise.mean()) == pytest.approx(0.0, abs=0.1)
+    assert torch.equal(again, drawn_again(Steady(image), edits, 5)[0])
+    assert not torch.equal(again, drawn_again(Steady(image), edits, 6)[0])
+
+
+def test_batches_of_drafts_are_each_drawn_again_and_differ(latents):
+    source, own, there = latents
+    flows = Noisy(own), Noisy(there)
+    batches = drafts(*flows, source, own, 3, 4, 5, 1.0)
+    first, again, other, _ = (next(batches) for _ in range(4))
+    assert first[1] + again[1] == planned(3, 4)
+    assert torch.equal(first[0], draft(*flows, source, own, 3, 4, 5)[0])
+    assert torch.equal(again[0], drawn_again(flows[0], first[0], 5)[0])
+    assert torch.equal(other[0], draft(*flows, source, own, 3, 4, 6)[0])
 
 
 # In the engine -------------------------------------------------------------------------------------------------------
@@ -130,22 +180,36 @@ def test_drafts_are_the_first_step_and_count(tiny_editor, told):
     assert steps[0].message == "Drafted by captions alone"
     assert steps[1].message == f"Searching: step 1 of {len(itinerary(DRAFTED))}"
     assert [u.step for u in steps] == list(range(len(steps)))
-    assert updates[-1].cost.nfe == plain[-1].cost.nfe + 2 * MADE, "none sufficed, so that there were as many again"
-    assert [len(rewards) for rewards in updates[-1].history] == [6] + [3] * (len(steps) - 1)
+    assert updates[-1].cost.nfe == plain[-1].cost.nfe + 2 * (MADE + AGAIN_MADE), "none sufficed: there were more"
+    assert [len(rewards) for rewards in updates[-1].history] == [12] + [3] * (len(steps) - 1)
     assert updates[-1].history[1:] == plain[-1].history, "the search is the same, from the source itself"
     assert [parents == () for parents in updates[-1].parents] == [step == 1 for step in range(len(steps))]
     assert sum(c.place[0] == 0 for c in updates[-1].candidates) == 1, "the best draft can be chosen too"
 
 
-def test_there_are_as_many_drafts_again_where_the_budget_allows_for_a_search_as_well(tiny_editor, told, monkeypatch):
+def test_there_are_other_drafts_where_the_budget_allows_for_a_search_as_well(tiny_editor, told, monkeypatch):
     seeds = []
-    monkeypatch.setattr("editor.engine.draft", lambda *args: seeds.append(args[5]) or draft(*args))
+    monkeypatch.setattr("editor.drafts.draft", lambda *args: seeds.append(args[6]) or draft(*args))
     once = planned_nfe(DRAFTED.but(least=1, last_jumps=None, searches=1))
     for spare, rounds in ((0, 2), (-1, 1)):
         seeds.clear()
-        _, steps = run(tiny_editor, DRAFTED.but(budget=2 * MADE + once + spare))
-        assert len(steps[0].previews) == 3 * rounds
+        _, steps = run(tiny_editor, DRAFTED.but(budget=2 * (MADE + AGAIN_MADE) + once + spare))
+        assert len(steps[0].previews) == 2 * 3 * rounds, "each batch is drawn again"
         assert len(set(seeds)) == rounds, "of other noise"
+
+
+def test_drafts_drawn_again_are_enough_where_one_of_them_surely_meets_all(tiny_editor, told, monkeypatch):
+    drafted, batches = Judge.drafted, []
+
+    def second(judge, latents):
+        batches.append(len(latents))
+        return drafted(judge, latents)._replace(met=torch.full((len(latents),), len(batches) == 2))
+
+    monkeypatch.setattr(Judge, "drafted", second)
+    updates, steps = run(tiny_editor, DRAFTED)
+    assert len(steps) == 1
+    assert updates[-1].cost.nfe == updates[2].cost.nfe + MADE + AGAIN_MADE
+    assert updates[-1].candidates[0].place[1] >= 3
 
 
 def test_a_draft_that_surely_meets_all_needs_no_search(tiny_editor, told, monkeypatch):
@@ -214,15 +278,15 @@ def test_a_stop_after_the_drafts_keeps_the_best_of_them(tiny_editor, told):
 def test_drafts_are_paid_for_from_the_budget(tiny_editor, untold):
     free = DRAFTED.but(searches=9, draft_jumps=0)
     once = planned_nfe(free.but(searches=1))
-    for spare in (0, MADE):
+    for spare in (0, MADE + AGAIN_MADE):
         twice = once + evaluations(free) + spare
         nfe = [u.cost.nfe for u in run(tiny_editor, DRAFTED.but(searches=9, budget=twice))[0]]
-        assert nfe[-1] - nfe[2] == MADE + (2 if spare else 1) * once
+        assert nfe[-1] - nfe[2] == MADE + AGAIN_MADE + (2 if spare else 1) * once
 
 
 def test_a_draft_of_part_of_the_plan_takes_the_place_of_the_source(tiny_editor, untold, monkeypatch):
     shifts = torch.tensor([0.5, 1.0, -1.0]).reshape(3, 1, 1, 1)
-    monkeypatch.setattr("editor.engine.draft", lambda flow, other, latents, *rest: (latents + shifts, MADE))
+    monkeypatch.setattr("editor.engine.drafts", lambda flow, other, latents, *rest: iter([(latents + shifts, MADE)]))
     monkeypatch.setattr(Judge, "is_part", lambda judge, checks, image: True)
     updates, steps = run(tiny_editor, DRAFTED.but(undo=1.0))
     assert [u.stage for u in updates][2:6] == ["locate", "search", "locate", "search"]
@@ -241,7 +305,7 @@ def test_a_draft_that_took_the_place_of_the_source_is_judged_from_there_and_as_i
 ):
     """What the first focus held to the source comes back with no later one."""
     shifts = torch.tensor([0.5, 1.0, -1.0]).reshape(3, 1, 1, 1)
-    monkeypatch.setattr("editor.engine.draft", lambda flow, other, latents, *rest: (latents + shifts, MADE))
+    monkeypatch.setattr("editor.engine.drafts", lambda flow, other, latents, *rest: iter([(latents + shifts, MADE)]))
     monkeypatch.setattr(Judge, "is_part", lambda judge, checks, image: True)
     halves, confine = [torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])], Judge.confine
 
@@ -330,7 +394,7 @@ def test_each_kind_of_drafts_is_measured_on_looks_alone(tiny_editor):
     assert case.changed
     assert "time" not in case.changed
     found = list(compared.drafted(tiny_editor, case, 2))
-    assert [one.kind for one in found] == [kind for kind in compared.KINDS for _ in range(2)]
+    assert [one.kind for one in found] == [kind for kind in (*compared.KINDS, compared.LAST) for _ in range(2)]
     assert all(one.edit == case.index and one.psnr > 0 for one in found)
 
 
