@@ -84,13 +84,13 @@ def drawn_again(flow: FlowMap, edits: Latents, seed: int, shift: float = 1.0) ->
 def drafts(
     flow: FlowMap, source_flow: FlowMap, latents: Latents, own: Latents, count: int, jumps: int, seed: int, shift: float
 ) -> Iterator[tuple[Latents, int]]:
-    """Drafts and their NFE, each batch of them followed by the same drawn again; batches without end."""
+    """Batches without end, of other noise each, and their NFE: so many drafts, and after them the same drawn again."""
     for turn in counting(seed):
         edits, nfe = draft(flow, source_flow, latents, own, count, jumps, turn, shift)
-        yield edits, nfe
-        yield drawn_again(flow, edits, turn, shift)
+        again, more = drawn_again(flow, edits, turn, shift)
+        yield torch.cat([edits, again]), nfe + more
 
 
 def planned(count: int, jumps: int) -> int:
-    """NFE of a batch of so many drafts and of the same drawn again."""
+    """NFE of a batch of so many drafts and the same drawn again."""
     return (2 * jumps + JUMPS) * count

@@ -230,18 +230,17 @@ class Editor:
     ) -> Generator[EditUpdate, None, bool]:
         """Let captions alone draft the edit, and say whether a draft meets all so surely that no search is needed.
 
-        While none does, drafts are drawn again; where captions suffice and the budget allows for a search as well,
-        there are as many others after them. Where captions do not suffice, a draft that meets part of the plan takes
-        the source's place.
+        Where captions suffice, no draft does, and the budget allows for a search as well, there is a second batch of
+        drafts. Where captions do not suffice, a draft that meets part of the plan takes the source's place.
         """
         judge, found, spent = progress.judge, progress.inverted, 0
         own = noise_in(found.trip.x, found.latents, progress.request.settings.start)
         count, jumps = settings.particles, settings.draft_jumps
         batches = drafts(flow, source_flow, found.latents, own, count, jumps, settings.seed, self.models.shift)
-        rounds = 2 if judge.sure is None and self._affords(2 * planned(count, jumps), progress.request.settings) else 1
+        twice = judge.sure is None and self._affords(2 * planned(count, jumps), progress.request.settings)
         made, judged = [], []
-        for edits, nfe in islice(batches, 2 * rounds):
-            made, judged, spent = [*made, edits], [*judged, checked(judge.drafted(edits), count)], spent + nfe
+        for edits, nfe in islice(batches, 2 if twice else 1):
+            made, judged, spent = [*made, edits], [*judged, checked(judge.drafted(edits), len(edits))], spent + nfe
             if judged[-1].met.any():
                 break
         edits, scored = torch.cat(made), joined(judged)
