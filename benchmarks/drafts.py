@@ -37,10 +37,10 @@ KINDS: dict[str, tuple[Way, ...]] = {
     "FlowEdit": (flowedit.WAY,),
     "with fresh noise": WAYS[:1],
     "with the source's own": WAYS[1:],
-    "in turn": WAYS,
 }
-"""What is compared, and the last of these drawn again beside it."""
-LAST = "in turn, drawn again"
+"""Ways by themselves."""
+TURNS, AGAIN, BOTH = "in turn", "these drawn again", "both"
+"""The engine's ways in turn, the same drawn again, and both together, as a batch of the engine's is."""
 SETTINGS = EFFORTS["fast"]
 
 
@@ -49,7 +49,7 @@ class Drafted(NamedTuple):
 
     edit: int
     kind: str
-    """A key of KINDS, or LAST."""
+    """A key of KINDS, TURNS or AGAIN."""
     right: bool
     moved: int
     """Attributes that should have stayed."""
@@ -81,9 +81,9 @@ def drafted(editor: Editor, case: Case, particles: int = SETTINGS.particles) -> 
     count, jumps, shift = particles, settings.draft_jumps, models.shift
     made = {
         kind: draft(*flows, source.latents, own, count, jumps, settings.seed, shift, ways)[0]
-        for kind, ways in KINDS.items()
+        for kind, ways in (KINDS | {TURNS: WAYS}).items()
     }
-    made[LAST] = drawn_again(flows[0], made["in turn"], settings.seed, shift)[0]
+    made[AGAIN] = drawn_again(flows[0], made[TURNS], settings.seed, shift)[0]
     for kind, edits in made.items():
         scored = checked(judge.drafted(edits), particles)
         for image, met, reward in zip(scored.images, scored.met.tolist(), scored.reward.tolist(), strict=True):
@@ -95,7 +95,7 @@ def drafted(editor: Editor, case: Case, particles: int = SETTINGS.particles) -> 
 
 def measured(found: Sequence[Drafted]) -> dict[str, dict[str, float]]:
     """For each kind: its drafts, and the first of each edit, which is one that suffices or else has most reward."""
-    figures = {}
+    found, figures = [*found, *(one._replace(kind=BOTH) for one in found if one.kind in (TURNS, AGAIN))], {}
     for kind in dict.fromkeys(one.kind for one in found):
         own = [one for one in found if one.kind == kind]
         edits = {one.edit: [other for other in own if other.edit == one.edit] for one in own}

@@ -380,7 +380,9 @@ def test_each_kind_of_drafts_is_measured_on_looks_alone(tiny_editor):
     assert case.changed
     assert "time" not in case.changed
     found = list(compared.drafted(tiny_editor, case, 2))
-    assert [one.kind for one in found] == [kind for kind in (*compared.KINDS, compared.LAST) for _ in range(2)]
+    assert [one.kind for one in found] == [
+        kind for kind in (*compared.KINDS, compared.TURNS, compared.AGAIN) for _ in range(2)
+    ]
     assert all(one.edit == case.index and one.psnr > 0 for one in found)
 
 
@@ -392,3 +394,11 @@ def test_the_first_draft_is_one_that_suffices_or_else_has_most_reward():
         "made": 4, "right, %": 50, "moved": 1.5, "PSNR, dB": 20, "edits": 2, "first right": 1,
         "with one that suffices": 1, "of these right": 1, "moved in these": 0,
     }}  # fmt: skip
+
+
+def test_drafts_and_the_same_drawn_again_are_measured_together_as_well():
+    rows = [(compared.TURNS, True, 0, 30.0, False, 0.1), (compared.AGAIN, False, 1, 20.0, True, 0.0)]
+    figures = compared.measured([compared.Drafted(1, *row) for row in rows])
+    assert list(figures) == [compared.TURNS, compared.AGAIN, compared.BOTH]
+    assert [row["first right"] for row in figures.values()] == [1, 0, 0]
+    assert figures[compared.BOTH]["made"] == 2
