@@ -95,6 +95,11 @@ class Editor:
     def profile(self) -> Profile:
         return self.models.profile
 
+    @property
+    def can_plan(self) -> bool:
+        """Whether what plans is in memory; else the first plan waits for it."""
+        return self.models.can_plan
+
     def load_models(self) -> None:
         """Read the models now, so that the first edit need not wait for them. Raises EditError."""
         self.models.within_memory(self.models.load)

@@ -100,6 +100,11 @@ class Models:
         with self._lock:
             return self._vlm
 
+    @property
+    def can_plan(self) -> bool:
+        """Whether the VLM is loaded, so that a plan has to wait for none."""
+        return "_vlm" in self.__dict__
+
     def load(self) -> None:
         """Load now what is not loaded yet, so that the first edit need not wait. Raises EditError."""
         self.condition("")

@@ -61,7 +61,7 @@ from editor.ui_parts import (
 )
 
 REFUSED = "The picture, and what the model makes of it without any edit"
-PLANNING = "Planning… The first plan waits for the models to be loaded."
+PLANNING, FIRST = "Planning…", "Planning… The first plan waits for the models to be loaded."
 EXAMPLES = Path(__file__).resolve().parent.parent / "assets" / "examples"
 
 
@@ -160,10 +160,13 @@ class Desk:
     def plan(self, picture: str | None, instruction: str) -> Iterator[Form]:
         """Ask the model for a plan and show it."""
         image = read_picture(picture)
-        yield status(PLANNING, "busy")
+        yield self._planning()
         plan = self.jobs.call(lambda: self.editor.plan(image, instruction))
         said = status("This is the plan: change it as you like, then run.")
         yield {**said, **show_plan(plan, plan_key(image, instruction))}
+
+    def _planning(self) -> Form:
+        return status(PLANNING if self.editor.can_plan else FIRST, "busy")
 
     # ------------------------------------------------------------------------------------------------------- the run
 
@@ -174,7 +177,7 @@ class Desk:
             plan, key, settings, mask = read_plan(form), plan_key(image, instruction), read_settings(form), None
             mask, made = read_mask(form, image), {}
             if plan is None or form["planned"] not in ("", key, plan_key(None, instruction)):
-                yield {**busy(began=False), **status(PLANNING, "busy")}
+                yield {**busy(began=False), **self._planning()}
                 plan = self.jobs.call(lambda: self.editor.plan(image, instruction))
                 made = show_plan(plan, key)
             todo = EditRequest(image=image, instruction=instruction, plan=plan, mask=mask, settings=settings)

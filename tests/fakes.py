@@ -36,7 +36,7 @@ class FakeEditor:
     """
 
     def __init__(self, pause=0.0):
-        self.pause = pause
+        self.pause, self.can_plan = pause, True
         self.offset = Offset(0.0, 0.0)
         self.gate = threading.Event()
         self.gate.set()

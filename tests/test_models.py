@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import FluxPipeline
 
+from editor.engine import Editor
 from editor.models import KEPT_PROMPTS, Hardware, Models, load_profile
 from editor.profiles import PROFILES
 from editor.types import EditError
@@ -101,8 +102,10 @@ def test_the_vlm_of_the_profile_answers(folder, tmp_path):
     copy = copy_of(folder, tmp_path)
     model.save_pretrained(copy / "studio" / "vlm")
     processor.save_pretrained(copy / "studio" / "vlm")
-    vlm = load_profile("studio", copy).vlm
-    assert vlm.log_odds(torch.rand(1, 3, 112, 112), ["Is the rim red?"]).shape == (1, 1)
+    models = load_profile("studio", copy)
+    assert not models.can_plan
+    assert models.vlm.log_odds(torch.rand(1, 3, 112, 112), ["Is the rim red?"]).shape == (1, 1)
+    assert Editor(models).can_plan
 
 
 def test_an_image_goes_through_the_codec_at_the_stored_scale(folder):

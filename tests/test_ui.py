@@ -81,6 +81,14 @@ def test_before_a_run_has_begun_there_is_nothing_to_stop(desk, picture):
     assert next(line for line in lines if "job" in line)["stop"]["visible"]
 
 
+@pytest.mark.parametrize("can_plan", [True, False])
+def test_the_first_plan_alone_is_said_to_wait_for_the_models(desk, picture, can_plan):
+    desk.editor.can_plan = can_plan
+    for lines in (desk.plan(picture, "darker"), desk.run(form(picture), "ann", came())):
+        said = next(line["status"] for line in lines if "Planning" in line.get("status", ""))
+        assert ("waits for the models" in said) != can_plan
+
+
 def test_a_past_edit_that_is_opened_during_a_run_takes_neither_the_stop_button_nor_the_candidates(desk, picture):
     first = all_of(desk.run(form(picture), "ann", came()))
     desk.editor.gate.clear()
