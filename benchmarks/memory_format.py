@@ -1,4 +1,6 @@
-"""How the autoencoder's weights lie in memory, and what that costs: `python -m benchmarks.memory_format --threads 1`.
+"""What the autoencoder costs as it was trained, with its end folded, and as its weights lie in memory.
+
+    python -m benchmarks.memory_format --threads 1
 
 Prints a row of Markdown for each: the least of some runs of the studio's autoencoder, in milliseconds, encoding a
 batch of images, decoding it, and decoding it with a gradient.
@@ -11,12 +13,12 @@ import time
 from collections.abc import Callable
 
 import torch
+from diffusers import AutoencoderTiny
 
 from editor.adapters import LatentCodec
 from editor.models import load_profile
 from editor.runtime import prepare
 
-FORMATS = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
 RUNS = 10
 
 
@@ -48,12 +50,19 @@ def main() -> None:
     chosen = parser.parse_args()
     prepare(chosen.threads)
     models = load_profile("studio")
-    codec, side = models.codec, models.profile.size
+    folded = models.codec.vae
+    trained = AutoencoderTiny.from_pretrained(models.place.flow / "vae", dtype=folded.dtype).requires_grad_(False)
+    ways = {
+        "as trained, channels first": (trained, torch.contiguous_format),
+        "as trained, channels last": (trained, torch.channels_last),
+        "folded, channels first": (folded, torch.contiguous_format),
+        "folded, channels last": (folded, torch.channels_last),
+    }
     for batch in chosen.batches:
-        for name, layout in FORMATS.items():
-            codec.vae.to(memory_format=layout)
-            figures = " | ".join(f"{cost:.0f}" for cost in costs(codec, batch, side))
-            print(f"| {batch} | {codec.vae.dtype} | {name} | {figures} |", flush=True)
+        for name, (vae, layout) in ways.items():
+            codec = LatentCodec(vae.to(memory_format=layout))
+            figures = " | ".join(f"{cost:.0f}" for cost in costs(codec, batch, models.profile.size))
+            print(f"| {batch} | {vae.dtype} | {name} | {figures} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from transformers import (
     T5TokenizerFast,
 )
 
+from editor.fold import fold
 from editor.repos import VOCABULARIES
 from editor.twotime import MARK, load_flow_map_lora, load_two_time
 from editor.types import EditError
@@ -80,7 +81,7 @@ def load_autoencoder(
     """
     with reading(folder):
         cls = AUTOENCODERS[json.loads((folder / "config.json").read_text())["_class_name"]]
-        vae = frozen(pretrained(cls, folder, dtype), device)
+        vae = frozen(fold(pretrained(cls, folder, dtype)), device)
     if device.type == "cpu" and dtype == torch.float32:
         vae.to(memory_format=torch.channels_last)
     return vae
