@@ -7,7 +7,7 @@ the caption of what is wanted than under that of what is there (DiffEdit, Couair
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from editor.flowmap import Counted
 from editor.particles import checked
+from editor.run import TOGETHER
 from editor.types import FlowMap, Images, Latents, Score, Scored, SearchSettings
 from editor.undo import GRID, worth
 
@@ -68,16 +69,18 @@ def locate(
         noise = torch.randn(count, *latents.shape[1:], generator=generator).to(latents)
         return noise.lerp(latents.expand_as(noise), t)
 
-    def scored(landed: Latents) -> list[Scored]:
-        return [checked(score(part), len(part)) for part in landed.split(settings.particles)]
+    def scored(landed: Latents, together: int) -> Iterator[Scored]:
+        return (checked(score(part), len(part)) for part in landed.split(together))
 
     landed, found, suffice = flows[0](noised(LOOKS, TIME), TIME, 1.0), [], False
     if source_flow is not None:
         found.append(_told(flows, noised, decode, latents.shape[-2:]))
         within = torch.lerp(latents, landed, found[0].mask)
-        suffice = found[0].told and any(part.met is not None and part.met.any() for part in scored(within))
+        suffice = found[0].told and any(
+            part.met is not None and part.met.any() for part in scored(within, settings.particles)
+        )
     if not suffice:
-        rewards = torch.cat([part.reward for part in scored(landed)])
+        rewards = torch.cat([part.reward for part in scored(landed, TOGETHER)])
         best = rewards.double().argsort(descending=True, stable=True)[:BEST]
         found.append(_earned(score, landed[best.to(landed.device)], latents, settings.particles))
     mask = torch.stack([focus.mask for focus in found]).amax(0)

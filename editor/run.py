@@ -18,7 +18,7 @@ from editor.thermo import Thermometer
 from editor.types import FlowMap, Latents, Score, SearchSettings, Step
 
 TOGETHER = 24
-"""Starts that are looked at in one batch: without gradients a larger one than the particles is quicker."""
+"""Latents that are looked at in one batch: without gradients a larger one than the particles is quicker."""
 
 ASCENT = 0.1
 """How far an end goes in one of its steps up the reward, an element, in deviations of the latents."""

@@ -104,7 +104,8 @@ def edges(images: Float[Tensor, "batch c height width"]) -> Float[Tensor, "batch
 
 def _small(images: Float[Tensor, "batch c height width"]) -> Float[Tensor, "batch c h w"]:
     images = images.to(torch.promote_types(images.dtype, torch.float32))
-    return F.adaptive_avg_pool2d(images, tuple(min(GRID, side) for side in images.shape[-2:]))
+    size = tuple(min(GRID, side) for side in images.shape[-2:])
+    return images if size == images.shape[-2:] else F.adaptive_avg_pool2d(images, size)
 
 
 def _standard(value: Float[Tensor, "batch 1 h w"]) -> Float[Tensor, "batch 1 h w"]:
