@@ -171,15 +171,16 @@ class Judge:
         return (self.layout(images).drift >= -STAYS) | (self.weights.drift == 0)
 
     def __call__(self, latents: Latents) -> Scored:
-        return self._scored(self.decoded(latents), self.sure)
+        return self._scored(self.decoded(latents), self.sure, outlines=self.sure is not None)
 
     @torch.no_grad()
     def drafted(self, latents: Latents) -> Scored:
         """The same of drafts: met is what surely meets the plan and keeps what must stay, and needs no search.
 
-        It stays where the source is as well.
+        It stays where the source is as well. Outlines count even where captions suffice: of drafts that all meet the
+        plan, those are nearer to what was asked for whose outlines lie where the source's do.
         """
-        scored = self._surely(self._scored(self.decoded(latents)))
+        scored = self._surely(self._scored(self.decoded(latents), outlines=True))
         return scored._replace(met=scored.met & self._stays(scored.images))
 
     def kept(self, latents: Latents, draft: bool) -> Scored:
@@ -201,16 +202,16 @@ class Judge:
         """The latents where the edit may act, the source's elsewhere."""
         return latents if self.mask is None else torch.lerp(self.latents, latents, self.mask.to(latents))
 
-    def _scored(self, decoded: Images, sure: float | None = None) -> Scored:
-        scored, moved = self._checked(decoded, sure), self._moved(decoded)
+    def _scored(self, decoded: Images, sure: float | None = None, outlines: bool = False) -> Scored:
+        scored, moved = self._checked(decoded, sure), self._moved(decoded, outlines)
         reward = scored.reward + self.weights.preserve * self.preserve(decoded) + moved
         return scored._replace(reward=reward, surety=scored.surety + (sure is not None) * scored.met * moved.detach())
 
-    def _moved(self, decoded: Images) -> Tensor:
-        """What is lost by outlines that move, (N,): all together, or any of them where captions do not suffice."""
+    def _moved(self, decoded: Images, outlines: bool) -> Tensor:
+        """What is lost by outlines that move, (N,): all together, and with `outlines` any of them."""
         kept = self.layout(decoded)
         drifted = self.weights.drift * kept.drift
-        return drifted if self.sure is None else drifted + self.weights.outlines * kept.outlines
+        return drifted + self.weights.outlines * kept.outlines if outlines else drifted
 
     def _checked(self, decoded: Images, sure: float | None = None) -> Scored:
         """An open answer counts as met where it is likelier than all others together, whatever `sure` is.

@@ -176,8 +176,8 @@ class SearchSettings:
     preserve: float = 0.15
     """Weight of closeness to the source beside the checks; see `rewards.preserve`."""
     outlines: float = 0.0
-    """Weight beside the checks of outlines that stay where they are, whatever colours they part, where captions were
-    found not to suffice; it counts as nats of surety, too. See `rewards.preserve.Kept`."""
+    """Weight beside the checks of outlines that stay where they are, whatever colours they part, in drafts and where
+    captions were found not to suffice; there it counts as nats of surety, too. See `rewards.preserve.Kept`."""
     drift: float = 0.0
     """The same of a layout that stays, captions or not; see `rewards.preserve.Kept`."""
     focus: float = 0.0

@@ -156,7 +156,7 @@ def _advanced(first: SearchSettings, offered: list[str]) -> dict[str, Any]:
         "guidance": (0.1, "Guidance", "Pull of the reward's gradient; 0 goes by chance and selection alone."),
         "guided": (0.05, "Guided part", "Share of the steps that are guided; the rest runs along the flow."),
         "preserve": (0.05, "Hold", "How strongly the result is held to the source."),
-        "outlines": (0.5, "Outlines", "How strongly they are held where captions do not suffice."),
+        "outlines": (0.5, "Outlines", "How strongly they are held in drafts, and where captions do not suffice."),
         "drift": (0.5, "Layout", "How strongly the picture as a whole is kept from growing, shrinking or moving."),
         "focus": (0.05, "Focus", "How much is let go of where the edit acts, without a mask."),
         "jitters": (1, "Jitters", "Slightly moved copies that are judged too: slower, harder to fool."),

@@ -301,7 +301,12 @@ def test_a_draft_that_took_the_place_of_the_source_is_judged_from_there_and_as_i
 
     monkeypatch.setattr(Judge, "confine", half)
     scored = Judge._scored
-    monkeypatch.setattr(Judge, "_scored", lambda *args: (s := scored(*args))._replace(reward=s.reward.clamp(max=-1e4)))
+
+    def poorly(*args, **named):
+        found = scored(*args, **named)
+        return found._replace(reward=found.reward.clamp(max=-1e4))
+
+    monkeypatch.setattr(Judge, "_scored", poorly)
     updates, steps = run(tiny_editor, DRAFTED.but(undo=0.0))
     *_, last = updates
     first = steps[0].best_so_far

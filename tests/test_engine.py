@@ -158,9 +158,9 @@ def test_the_source_stays_where_it_passes_every_check_without_memory_for_gradien
 def test_what_puts_back_too_much_to_meet_the_plan_is_left_out(tiny_editor, monkeypatch):
     scored = Judge._scored
 
-    def judged(judge, decoded, sure=None):
+    def judged(judge, decoded, *args, **named):
         moved = (decoded - judge.preserve.source).abs().amax((1, 2, 3))
-        return scored(judge, decoded, sure)._replace(met=moved > 1e-3)
+        return scored(judge, decoded, *args, **named)._replace(met=moved > 1e-3)
 
     monkeypatch.setattr(Judge, "_scored", judged)
     *_, last = tiny_editor.edit(request(settings=SETTINGS.but(undo=1.0)))
@@ -261,6 +261,8 @@ def test_layout_counts_as_nats_of_reward_and_of_what_captions_do_not_suffice_for
     assert torch.allclose(judge(latents).reward, plain.reward + kept, atol=1e-4)
     assert plain.met.any()
     assert torch.allclose(judge(latents).surety, plain.surety + (0.0 if told else plain.met * kept), atol=1e-4)
+    in_drafts = plain.reward + 5.0 * moved.drift + 3.0 * moved.outlines
+    assert torch.allclose(judge.drafted(latents).reward, in_drafts, atol=1e-4), "whether captions suffice or not"
     judge.begin_at(latents[:1], plain.images[:1])
     assert torch.equal(judge.layout(plain.images).outlines, moved.outlines), "whatever drafts change"
 
