@@ -1,9 +1,12 @@
-"""The last layers of a small decoder as one convolution, where nothing between them is nonlinear."""
+"""The last layers of a small decoder as one convolution, where nothing between them is nonlinear.
+
+Decoding six of the studio's images on one core of an AMD EPYC in float32 took 0.21 s for 0.29, with a gradient 0.45 for
+0.57 (`python -m benchmarks.memory_format --threads 1 --batches 6 24`, 2026-11-30).
+"""
 
 from __future__ import annotations
 
 import torch
-from diffusers import AutoencoderTiny
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -38,13 +41,10 @@ class FoldedEnd(nn.Module):
         return out
 
 
-def fold(vae: nn.Module) -> nn.Module:
-    """The same autoencoder, with the end of its decoder folded if it is a small one that ends so."""
-    if isinstance(vae, AutoencoderTiny):
-        *layers, rise, first, last = vae.decoder.layers
-        if _folds(rise, first, last):
-            vae.decoder.layers = nn.Sequential(*layers, FoldedEnd(first, last))
-    return vae
+def folded(layers: nn.Sequential) -> nn.Sequential:
+    """The same layers, the last three of them folded if these can be."""
+    *before, rise, first, last = layers
+    return nn.Sequential(*before, FoldedEnd(first, last)) if _folds(rise, first, last) else layers
 
 
 def _folds(rise: nn.Module, first: nn.Module, last: nn.Module) -> bool:

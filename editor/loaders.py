@@ -35,7 +35,7 @@ from transformers import (
     T5TokenizerFast,
 )
 
-from editor.fold import fold
+from editor.fold import folded
 from editor.repos import VOCABULARIES
 from editor.twotime import MARK, load_flow_map_lora, load_two_time
 from editor.types import EditError
@@ -81,7 +81,10 @@ def load_autoencoder(
     """
     with reading(folder):
         cls = AUTOENCODERS[json.loads((folder / "config.json").read_text())["_class_name"]]
-        vae = frozen(fold(pretrained(cls, folder, dtype)), device)
+        vae = pretrained(cls, folder, dtype)
+        if isinstance(vae, AutoencoderTiny):
+            vae.decoder.layers = folded(vae.decoder.layers)
+        vae = frozen(vae, device)
     if device.type == "cpu" and dtype == torch.float32:
         vae.to(memory_format=torch.channels_last)
     return vae
