@@ -49,9 +49,14 @@ def folded(layers: nn.Sequential) -> nn.Sequential:
 
 def _folds(rise: nn.Module, first: nn.Module, last: nn.Module) -> bool:
     ends = isinstance(rise, nn.Upsample) and rise.mode == "nearest" and rise.scale_factor == SCALE
-    alike = all(isinstance(c, nn.Conv2d) and c.kernel_size == (KERNEL, KERNEL) and c.padding == (1, 1)
-                for c in (first, last))  # fmt: skip
-    return ends and alike and first.bias is None and last.bias is not None
+    return ends and _plain(first) and _plain(last) and first.bias is None and last.bias is not None
+
+
+def _plain(layer: nn.Module) -> bool:
+    """Whether this is a convolution whose every pixel comes from it and its neighbours, all channels alike."""
+    if not isinstance(layer, nn.Conv2d) or layer.groups > 1 or layer.padding_mode != "zeros":
+        return False
+    return layer.kernel_size == (KERNEL, KERNEL) and layer.stride == layer.padding == layer.dilation == (1, 1)
 
 
 def _together(

@@ -27,10 +27,14 @@ def test_a_folded_decoder_draws_the_same_to_the_edges(sides: tuple[int, int]):
     assert torch.allclose(*slopes, atol=1e-12)
 
 
+def end(scale: int = 2, **otherwise: object) -> nn.Sequential:
+    first = nn.Conv2d(4, 4, **{"kernel_size": 3, "padding": 1, "bias": False} | otherwise)
+    return nn.Sequential(nn.Upsample(scale_factor=scale), first, nn.Conv2d(4, 3, 3, padding=1))
+
+
 def test_layers_that_end_otherwise_stay_as_they_are():
-    with_blocks = new_vae(channels=4, width=8, decoder_blocks=(1, 1, 1, 1)).decoder.layers
-    assert folded(with_blocks) is with_blocks
-    strided = nn.Sequential(
-        nn.Upsample(scale_factor=2), nn.Conv2d(4, 4, 3, 2, bias=False), nn.Conv2d(4, 3, 3, padding=1)
-    )
-    assert folded(strided) is strided
+    assert isinstance(folded(end())[-1], FoldedEnd)
+    others = [new_vae(channels=4, width=8, decoder_blocks=(1, 1, 1, 1)).decoder.layers, end(scale=3)]
+    ways = ({"stride": 2}, {"padding": 0}, {"dilation": 2}, {"groups": 2}, {"bias": True}, {"padding_mode": "reflect"})
+    others += [end(**otherwise) for otherwise in (*ways, {"kernel_size": 5})]
+    assert all(folded(layers) is layers for layers in others)
