@@ -77,10 +77,11 @@ def test_an_edit_acts_where_the_captions_differ_and_where_worth_lies_if_they_do_
 
 @pytest.mark.parametrize("half", [True, False])
 def test_captions_suffice_only_where_what_they_tell_meets_all_by_itself(source, half):
-    told, other = corner(), corner(10, 9)
+    told, other, looked = corner(), corner(10, 9), []
 
     def score(y):
         """Met by what is told and, for `half`, by what every landing changes elsewhere as well."""
+        looked.append(len(y))
         there = [((y - source) * place).abs().amax((1, 2, 3)) > 1e-3 for place in (told, other)]
         return Scored((y * (told + 9 * other)).sum((1, 2, 3)), met=there[0] & there[1] if half else there[0])
 
@@ -88,6 +89,7 @@ def test_captions_suffice_only_where_what_they_tell_meets_all_by_itself(source, 
     assert found.told == (not half)
     assert (found.mask[told == 1] == 1).all()
     assert (found.mask[other == 1] == float(half)).all()
+    assert half or looked == [SETTINGS.particles], "one look that meets all is enough"
 
 
 def test_captions_that_tell_nothing_leave_it_to_worth_even_where_all_is_met(source):
