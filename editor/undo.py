@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from editor.landing import differentiable, slope_of
-from editor.particles import checked
-from editor.types import Latents, Score
+from editor.particles import checked, joined
+from editor.types import Latents, Score, Scored
 
 POINTS = 4
 """At which the line is looked at: the middles of its equal parts."""
@@ -38,8 +38,8 @@ def least_change(score: Score, edit: Latents, source: Latents, give_up: float, b
     is blue but for one corner is spoilt, and with their neighbours, since an edge that is changed on one side alone is
     no edge. What changed strongly beside them stays changed too, and what did beside that: a hand that comes back in
     part is a smudge, whatever the reward thinks of it. Of an edit that meets what was asked for enough is kept to meet
-    it, where the score tells. Looks at POINTS + len(SHARES) images, at most `batch` at once, POINTS of them with
-    gradients. Raises EditError on rewards or gradients that are not finite.
+    it, where the score tells. Looks at POINTS images with gradients and up to len(SHARES) more, at most `batch` at
+    once. Raises EditError on rewards or gradients that are not finite.
     """
     value = alike(worth(score, edit, source, batch), (edit - source)[0])
     order = value.flatten().argsort(descending=True, stable=True)
@@ -50,13 +50,30 @@ def least_change(score: Score, edit: Latents, source: Latents, give_up: float, b
     reach = max(1, edit.shape[-1] // GRID)
     wide = F.max_pool2d(kept, 2 * reach + 1, stride=1, padding=reach)
     tried = torch.where(wide > 0, edit, source)
-    looks = [checked(score(part), len(part)) for part in tried.split(batch)]
-    reward = torch.cat([scored.reward for scored in looks])
-    none, whole = reward[0], reward[-1]
-    enough = reward >= whole - give_up * (whole - none).clamp(min=0)
-    if looks[-1].met is not None and looks[-1].met[-1]:
-        enough &= torch.cat([scored.met for scored in looks]).to(enough.device)
-    return torch.where(unbroken(wide[enough.nonzero()[0]] > 0, edit - source), edit, source)
+    least = _least_that_keeps(score, tried, give_up, batch)
+    return torch.where(unbroken(wide[least : least + 1] > 0, edit - source), edit, source)
+
+
+def _least_that_keeps(score: Score, tried: Latents, give_up: float, batch: int) -> int:
+    """The first of edits that keep more and more, from nothing to all, which keeps enough of what all of it gained.
+
+    Looks at nothing and all first, and then no further than has to be.
+    """
+    order = torch.tensor([0, len(tried) - 1, *range(1, len(tried) - 1)])
+    looks: list[Scored] = []
+    for part in order.split(batch):
+        looks.append(checked(score(tried[part.to(tried.device)]), len(part))._replace(images=None))
+        seen = joined(looks)
+        if len(seen.reward) == 1:
+            continue
+        none, whole = seen.reward[:2]
+        enough = seen.reward >= whole - give_up * (whole - none).clamp(min=0)
+        if seen.met is not None and seen.met[1]:
+            enough &= seen.met.to(enough.device)
+        least = int(order[: len(enough)][enough.cpu()].min())
+        if least < len(tried) - 1:
+            break
+    return least
 
 
 def unbroken(kept: Bool[Tensor, "1 1 h w"], change: Latents) -> Bool[Tensor, "1 1 h w"]:

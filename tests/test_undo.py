@@ -87,6 +87,25 @@ def test_worth_is_the_gain_of_each_place_and_least_where_nothing_changed(pair):
     assert float(value[8, 8]) * 9 == pytest.approx(gain), "a place counts with its eight neighbours"
 
 
+@pytest.mark.parametrize(("weights", "looks"), [((1.0, 0.0), 2 + 1), ((1.0, 1.0), len(SHARES)), ((0.0, 0.0), 2)])
+def test_nothing_and_all_are_looked_at_first_and_then_no_more_than_has_to_be(pair, weights, looks):
+    """A corner of nine places is worth so much and all around it so much; 1 / 64 of all, and those beside, hold it."""
+    edit, source = pair
+    calls = []
+
+    def score(y):
+        calls.append(len(y))
+        inner, outer = (rewarded(places, edit)(y).reward for places in (corner(), ~corner()))
+        return Scored(weights[0] * inner + weights[1] * outer)
+
+    many = least_change(score, edit, source, 0.02, 64)
+    assert calls == [4, len(SHARES)]
+    calls.clear()
+    one = least_change(score, edit, source, 0.02, 1)
+    assert calls == [1] * (4 + looks)
+    assert torch.equal(one, many)
+
+
 def test_the_batch_changes_nothing_but_the_number_of_calls(pair):
     edit, source = pair
     calls = []
@@ -97,7 +116,7 @@ def test_the_batch_changes_nothing_but_the_number_of_calls(pair):
 
     few, many = (least_change(score, edit, source, 0.02, batch) for batch in (1, 64))
     assert torch.equal(few, many)
-    assert calls == [1] * (4 + len(SHARES)) + [4, len(SHARES)]
+    assert calls == [1] * (len(calls) - 2) + [4, len(SHARES)]
 
 
 def test_broken_rewards_stop_it(pair):
