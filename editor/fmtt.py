@@ -60,8 +60,8 @@ def search(flow: FlowMap, score: Score, x: Latents, settings: SearchSettings) ->
 
     for count in range(1, settings.searches + 1):
         run, way = replace(run, settings=nearer if again else settings), way + 1 if again or not settings.restart else 1
-        start = run.draw_from(best.latents) if again else run.draw(x)
-        for step in _climb(run, start, begun, {"searches": float(count), "restarted": float(again)}):
+        drawn = run.draw_from(best.latents) if again else run.draw(x)
+        for step in _climb(run, x, drawn, begun, {"searches": float(count), "restarted": float(again)}):
             yield step
             lost = step.scored.all_lost() and not again
             if lost and step.index == step.total - 1 and room(count, settings):
@@ -98,24 +98,37 @@ class _End(NamedTuple):
         return cls(step.scored.order()[best], step.lookahead[best : best + 1])
 
 
-def _climb(run: Run, x: Latents, first: int, report: Mapping[str, float]) -> Iterator[Step]:
-    """One search from particles x at t0 to t = 1, after so many steps of others; each step tells of `report` too."""
+def _climb(run: Run, x: Latents, drawn: Landing | None, first: int, report: Mapping[str, float]) -> Iterator[Step]:
+    """One search from t0 to t = 1, from starts that were drawn, or from particles x scattered where none were.
+
+    It comes after so many steps of others; each step tells of `report` too.
+    """
     settings, visits = run.settings, itinerary(run.settings)
     ancestry = parents = identity = torch.arange(len(x))
     pace, before = torch.ones(len(x)), None
+    x = run.scatter(x) if drawn is None else drawn.x
     for index, visit in enumerate(visits):
-        now = run.land(x, visit.t, visit.guided and settings.guidance > 0)
+        guided = visit.guided and settings.guidance > 0
+        now = run.land(x, visit.t, guided) if index or drawn is None else drawn
         if before is not None:
             now, pace = _reconsider(run, now, before, pace)
         yield run.step(first + index, first + len(visits) - 1, visit.t, now, ancestry, parents, report)
         parents = best_cloned(now.reward, settings.keep) if visit.select else identity
         run.resamplings += visit.select
-        now, ancestry, pace = now.clones(parents), ancestry[parents], pace[parents]
+        now, ancestry, pace = _clones(run, now, parents, visit.t, guided), ancestry[parents], pace[parents]
         x = _move(run, now, visit.t, pace, parents != identity) if visit.guided else now.x
         before = None if visit.onward else now
         way = (visit.t, *visit.onward)
         run.spend(now.reward, way)
         x = run.carry(x, way)
+
+
+def _clones(run: Run, now: Landing, parents: Tensor, t: float, guided: bool) -> Landing:
+    """The landings that go on; where none has its gradient yet, that of each which does, looked at once more."""
+    if not guided or now.gradient is not None:
+        return now.clones(parents)
+    chosen, places = parents.unique(return_inverse=True)
+    return run.land(now.x[chosen.to(now.x.device)], t, True).clones(places)
 
 
 def _reconsider(run: Run, now: Landing, before: Landing, pace: Tensor) -> tuple[Landing, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from editor.flowmap import look_ahead
-from editor.particles import checked, take, where
+from editor.particles import checked, joined, take, where
 from editor.runtime import for_gradients
 from editor.types import EditError, FlowMap, Latents, Score, Scored, SearchSettings
 
@@ -32,6 +32,15 @@ class Landing(NamedTuple):
         p = parents.to(self.x.device)
         gradient = None if self.gradient is None else self.gradient[p]
         return Landing(self.x[p], self.y[p], take(self.scored, parents), gradient)
+
+    def beside(self, other: Landing) -> Landing:
+        """The particles of both, without gradients."""
+        x, y = (torch.cat(parts) for parts in ((self.x, other.x), (self.y, other.y)))
+        return Landing(x, y, joined([self.scored, other.scored]))
+
+    def best(self, count: int) -> Landing:
+        """So many of the particles, the best first; ties go to the lower index."""
+        return self.clones(self.reward.double().argsort(descending=True, stable=True)[:count])
 
     def unless(self, chosen: Tensor, old: Landing) -> Landing:
         """This landing, with the particles where `chosen` (N,) is true put back to `old`."""

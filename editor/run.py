@@ -77,18 +77,19 @@ class Run:
             return x
         return self.spread(x, self.clean(x))
 
-    def draw(self, x: Latents) -> Latents:
+    def draw(self, x: Latents) -> Landing | None:
         """Of nearly `settings.draws` times N starts, scattered around the source, those N whose look-aheads score best.
 
         A look-ahead without a gradient costs a fraction of a guided step, and a start near what is asked for spares
-        the search a long way. The source as it is is none of them: where it lands was looked at to scatter them.
+        the search a long way. The source as it is is none of them: where it lands was looked at to scatter them. None
+        where the settings have nothing drawn.
         """
         if self.settings.draws == 1 or self.settings.renoise == 0:
-            return self.scatter(x)
+            return None
         clean = self.clean(x)
         return self._best(torch.cat([self._renoised(x, clean) for _ in range(self.settings.draws)])[1:])
 
-    def draw_from(self, clean: Latents) -> Latents:
+    def draw_from(self, clean: Latents) -> Landing:
         """N starts at t0 around one clean latent (1, ...), which ascends first, each with noise of its own.
 
         The best, as in `draw`.
@@ -100,12 +101,13 @@ class Run:
         fresh = [self.noise.normal(alike) for _ in range(self.settings.draws)]
         return self._best(torch.cat([torch.lerp(noise, alike, self.settings.start) for noise in fresh]))
 
-    def _best(self, drawn: Latents) -> Latents:
-        """N of all starts: those whose look-aheads score best."""
-        t = self.settings.start
-        rewards = torch.cat([self.land(part, t, False).reward for part in drawn.split(TOGETHER)])
-        best = rewards.double().argsort(descending=True, stable=True)
-        return drawn[best[: self.settings.particles].to(drawn.device)]
+    def _best(self, drawn: Latents) -> Landing:
+        """N of all starts: those whose look-aheads, without gradients, score best."""
+        best, most = None, self.settings.particles
+        for part in drawn.split(TOGETHER):
+            now = self.land(part, self.settings.start, False)
+            best = (now if best is None else best.beside(now)).best(most)
+        return best
 
     def spread(self, x: Latents, clean: Latents) -> Latents:
         """`scatter` around a clean part that is known."""

@@ -149,12 +149,12 @@ def _thinned(times: Sequence[float], most: int | None) -> tuple[float, ...]:
 def evaluations(settings: SearchSettings) -> int:
     """The most network evaluations of one search, from copies of one source or from an end, to t = 1."""
     each = {"map": settings.lookahead_steps, "denoiser": 1, "none": 0}[settings.lookahead]
-    *visits, _ = itinerary(settings)
-    moves = sum(visit.guided for visit in visits) * (settings.lookahead == "none")
-    carried = sum(len(visit.onward) for visit in visits)
-    return max(1, settings.particles * settings.draws * each) + settings.particles * (
-        len(visits) * each + moves + carried
-    )
+    first, *others, _ = itinerary(settings)
+    moves = (first.guided + sum(visit.guided for visit in others)) * (settings.lookahead == "none")
+    carried = len(first.onward) + sum(len(visit.onward) for visit in others)
+    again = first.guided * (settings.guidance > 0) * (settings.keep if first.select else settings.particles)
+    drawn, scattered = (settings.particles * settings.draws + again) * each, 1 + settings.particles * each
+    return max(drawn, scattered) + settings.particles * (len(others) * each + moves + carried)
 
 
 def place_times(times: Sequence[float], lengths: Sequence[float], steps: int) -> tuple[float, ...]:

@@ -42,7 +42,7 @@ def test_a_search_begins_with_the_best_of_its_draws():
     assert float(many.scored.reward.mean()) > float(one.scored.reward.mean())
     assert torch.equal(many.scored.reward, many.scored.reward.sort(descending=True).values)
     assert many.scored.reward.max() >= one.scored.reward.max()
-    assert many.nfe == one.nfe + 5 * 6 - 1, "the source as it is has been looked at already"
+    assert many.nfe == 5 * 6, "the source as it is has been looked at to scatter the others, and each start once"
     assert not (many.x == x[0]).all(1).any()
     assert len({float(v) for v in many.x[:, 0]}) == 6
     again = next(search(flow, score, x, settings.but(draws=5)))
@@ -51,6 +51,30 @@ def test_a_search_begins_with_the_best_of_its_draws():
     assert not torch.equal(alone.x, x[:1]), "one particle begins with the best of its draws, too"
     still = next(search(flow, score, x, settings.but(draws=5, renoise=0.0)))
     assert still.nfe == one.nfe - 1, "without noise all draws are the source"
+
+
+def test_of_drawn_starts_only_those_that_go_on_are_looked_at_again_with_their_gradients():
+    flow, score, _, _ = world(16)
+    settings = SearchSettings(
+        particles=6, keep=2, steps=2, corrections=2, guided=0.5, draws=5, noise=0.0, clone_noise=0.0
+    )
+    x, guided = source(flow, settings, 16), []
+
+    def judged(y):
+        guided.extend([len(y)] * y.requires_grad)
+        return score(y)
+
+    steps = list(search(flow, judged, x, settings))
+    assert guided == [2, 6]
+    assert [s.nfe for s in steps] == [30, 30 + 2 + 6, 30 + 2 + 6 + 2 * 6]
+    assert [s.diagnostics["gradients"] for s in steps] == [0, 8, 8]
+    assert set(steps[1].ancestry) == {0, 1}, "draws are in their order, the best first"
+    assert steps[1].scored.reward[0] > steps[0].scored.reward[0], "and their gradients lead up"
+    alike = torch.tensor(steps[1].ancestry) == 0
+    assert (steps[1].x[alike] == steps[1].x[0]).all(), "clones are landed once for all"
+    still = list(search(flow, judged, x, settings.but(guidance=0.0)))
+    assert [s.nfe for s in still] == [30, 30 + 6, 30 + 6 + 2 * 6], "without gradients none is looked at again"
+    assert guided == [2, 6]
 
 
 def test_a_search_begins_anew_while_nothing_meets_what_was_asked_for():
@@ -104,13 +128,13 @@ def test_every_second_search_begins_from_the_end_of_the_one_before():
     noise = (starts[1].x - 0.75 * best) / 0.25
     assert abs(float(noise.mean())) < 0.5
     assert 0.6 < float(noise.std()) < 1.4
-    assert starts[1].nfe - ended.nfe == 3 * 2 + 3, "each draw is looked at once, and then the chosen ones"
+    assert starts[1].nfe - ended.nfe == 3 * 2, "each draw is looked at once"
     assert not torch.equal(starts[2].x[1:], starts[0].x[1:]), "the third begins anew"
     assert [s.diagnostics["restarted"] for s in starts] == [0, 1, 0]
     longer = list(search(flow, unmet, x, settings.but(searches=5, least=3)))
     begun = [s.diagnostics["restarted"] for s in longer if s.index == 0 or longer[s.index - 1].t == 1.0]
     assert begun == [0, 1, 1, 0, 1]
-    assert [s.diagnostics["gradients"] for s in starts] == [3, 6, 9], "all searches are counted together"
+    assert [s.diagnostics["gradients"] for s in starts] == [0, 2, 4], "all searches are counted together"
     with pytest.raises(ValueError, match="set restart to 0"):
         settings.but(times=(0.5,))
 
