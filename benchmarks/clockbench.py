@@ -26,7 +26,7 @@ from benchmarks.cases import KINDS, Case, cases, make
 from benchmarks.flowedit import METHOD
 from benchmarks.judge_error import Degrade, blurred, measure
 from benchmarks.presets import budgets, presets, settings
-from benchmarks.report import contact_sheets, kinds_table, picture_path, plots, rows, table
+from benchmarks.report import budgets_table, contact_sheets, kinds_table, picture_path, plots, rows, table
 from benchmarks.trials import SWAPS, Planned, Record, planned, trial, verdict
 from editor.engine import Editor
 from editor.types import EditError
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     first = TUNE if asked.tune else TEST
     chosen = cases(first, asked.cases or size["cases"], asked.kinds)
     try:
-        arms = _arms(_methods(asked), asked.budgets or size["budgets"], strict=bool(asked.budgets))
+        arms = _arms(_methods(asked), asked.budgets or size["budgets"])
         keep = asked.reread or getattr(asked, "continue")
         bench = Bench(Editor.load("studio"), asked.work, asked.oracle_plan, asked.swap, keep)
     except (ValueError, EditError) as error:
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pass
     records = bench.of(chosen, arms)
     found, judge = rows(records), judge_error(size["judge"])
-    print(table(found), kinds_table(found), sep="\n\n")
+    print(table(found), budgets_table(found), kinds_table(found), sep="\n\n")
     for name, row in judge.items():
         print(f"\nThe judge on {name} pictures: " + ", ".join(f"{key} {value:.4g}" for key, value in row.items()))
     if asked.json:
@@ -131,13 +131,12 @@ def _methods(asked: argparse.Namespace) -> list[str]:
     return asked.methods or quick or [name for name in presets() if not (asked.swap and name == METHOD)]
 
 
-def _arms(methods: Sequence[str], wanted: Sequence[int], strict: bool) -> list[tuple[str, int]]:
-    """(method, budget) to run; without `strict` a method leaves out budgets that it has no settings for."""
-    arms = [(method, budget) for method in methods for budget in wanted]
-    if strict:
-        for arm in arms:
-            settings(*arm)
-    return [(method, budget) for method, budget in arms if budget in budgets(method)]
+def _arms(methods: Sequence[str], wanted: Sequence[int]) -> list[tuple[str, int]]:
+    """(method, budget) to run: those of these budgets that a method has settings for. Raises ValueError for none."""
+    for method in methods:
+        if not set(wanted) & set(budgets(method)):
+            settings(method, wanted[0])
+    return [(method, budget) for method in methods for budget in wanted if budget in budgets(method)]
 
 
 def _parser() -> argparse.ArgumentParser:

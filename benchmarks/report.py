@@ -94,6 +94,14 @@ def table(found: list[Row]) -> str:
     return markdown(list(COLUMNS), [[show(row) for show in COLUMNS.values()] for row in found])
 
 
+def budgets_table(found: list[Row]) -> str:
+    """What is right, a time to within 3 minutes, and the median seconds, of each method at each budget, in Markdown."""
+    cells = {(row["method"], row["budget"]): f"{100 * row['success_3'][0]:.0f} / {row['seconds']:.1f}" for row in found}
+    methods, spent = dict.fromkeys(method for method, _ in cells), sorted({budget for _, budget in cells})
+    body = [[method, *(cells.get((method, budget), "") for budget in spent)] for method in methods]
+    return markdown(["right, % / seconds", *(f"{budget} NFE" for budget in spent)], body)
+
+
 def kinds_table(found: list[Row]) -> str:
     """Share of each kind of edit that is right, a time to within 3 minutes, in Markdown."""
     kinds = list(dict.fromkeys(kind for row in found for kind in row["kinds"]))

@@ -15,7 +15,7 @@ from benchmarks import clockbench, flowedit, presets, trials
 from benchmarks.cases import CYCLE, FARTHER, KINDS, cases
 from benchmarks.clockbench import Bench, main
 from benchmarks.judge import minutes_off, read
-from benchmarks.report import COLUMNS, interval, kinds_table, rows, table
+from benchmarks.report import COLUMNS, budgets_table, interval, kinds_table, rows, table
 from benchmarks.trials import Planned, planned, trial
 from editor import drafts, images
 from editor.baselines import planned_nfe
@@ -219,6 +219,13 @@ def test_rows_tell_successes_gap_and_costs_apart():
     assert table([good, idle]).count("\n") == 3
     assert all(name in table([good]) for name in COLUMNS)
     assert "| time |" in kinds_table([good])
+    assert budgets_table([good, idle]).splitlines()[2:] == [
+        f"| {name} | {100 * row['success_3'][0]:.0f} / {row['seconds']:.1f} |"
+        for name, row in (("fmtt-map-1", good), ("idle", idle))
+    ]
+    more, less = good | {"budget": 400}, idle | {"budget": 25}
+    assert budgets_table([good, more, less]).splitlines()[0] == "| right, % / seconds | 25 NFE | 100 NFE | 400 NFE |"
+    assert budgets_table([good, more, less]).splitlines()[2].startswith("| fmtt-map-1 |  | 100 /")
 
 
 # The run and the command line ---
@@ -269,6 +276,13 @@ def test_a_budget_without_settings_ends_with_a_sentence(monkeypatch, capsys):
     monkeypatch.setattr(clockbench.Editor, "load", lambda name: Perfect([]))
     assert main(["--budgets", "7", "--methods", "best-of-n"]) == 2
     assert "no settings for 7 NFE" in capsys.readouterr().err
+    assert main(["--budgets", "25", "--methods", "best-of-n", "fmtt-map-4"]) == 2
+    assert "fmtt-map-4 has no settings for 25 NFE" in capsys.readouterr().err
+
+
+def test_a_method_leaves_out_budgets_that_it_has_no_settings_for():
+    arms = clockbench._arms(["best-of-n", "fmtt-map-4"], [25, 50])
+    assert arms == [("best-of-n", 25), ("best-of-n", 50), ("fmtt-map-4", 50)]
 
 
 def test_kinds_are_those_of_the_world_without_refusals():
