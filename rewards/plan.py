@@ -40,12 +40,35 @@ class Template:
     sums: bool = False
     """Whether the VLM leaves relative times as sums, see `worked_out`."""
     max_new_tokens: int = 640
+    like: str = ""
+    """A reply as there are many, which saves passes of the VLM where another resembles it; see `rewards.lookup`."""
 
     def fill(self, instruction: str) -> str:
         return self.prompt.replace("{instruction}", instruction)
 
 
-STUDIO = Template("Plan this edit as JSON: {instruction}", refuses=True, sums=True)
+STUDIO = Template(
+    "Plan this edit as JSON: {instruction}",
+    refuses=True,
+    sums=True,
+    like=json.dumps(
+        {
+            "source": "a round clock with a black rim, a white face, red hands and ticks on a grey background, "
+            "without a second hand, showing 1:23",
+            "checks": [
+                {"question": "What time does the clock show?", "expected": "4:56", "weight": 2.0},
+                {"question": "Does the clock show 4:56?", "expected": "yes", "weight": 1.0},
+                {"question": "What colour is the rim?", "expected": "red", "weight": 2.0},
+                {"question": "Is the rim red?", "expected": "yes", "weight": 1.0},
+                {"question": "What shape is the clock?", "expected": "round", "weight": 2.0},
+                {"question": "Is the clock round?", "expected": "yes", "weight": 1.0},
+            ],
+            "caption": "a round clock with a black rim",
+            "keep": ["the time 1:23", "a black rim", "a white face", "red hands", "a grey background", "a round clock",
+                     "ticks", "no second hand"],
+        }
+    ),
+)  # fmt: skip
 """For the studio VLM, which learned this very sentence."""
 
 GENERAL = Template(
@@ -100,7 +123,7 @@ def plan(
     if len(instruction) > MAX_INSTRUCTION:
         raise ValueError(f"An instruction may have {MAX_INSTRUCTION} characters, not {len(instruction)}: shorten it.")
     wish = " ".join(vlm.prompter.neutral(instruction).split())
-    reply = vlm.planner.answer(image, template.fill(wish), template.max_new_tokens, calls)
+    reply = vlm.planner.answer(image, template.fill(wish), template.max_new_tokens, calls, template.like)
     try:
         return parse(worked_out(reply) if template.sums else reply)
     except Refused:

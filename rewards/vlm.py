@@ -21,6 +21,7 @@ from torch import Tensor
 
 from rewards.attention import WindowAttention
 from rewards.base import FAMILIES, NO, YES
+from rewards.lookup import agreed, causal, guessed
 from rewards.planner import FOLDER, adapted
 from rewards.preprocess import MatrixPatchEmbed, pixel_patches
 from rewards.prompt import Packed, Prompter, Question
@@ -191,16 +192,21 @@ class VLM:
 
     @torch.no_grad()
     def answer(
-        self, image: Float[Tensor, "3 height width"], prompt: str, max_new_tokens: int = 64, calls: Calls | None = None
-    ) -> str:
-        """The text that the model finds likeliest, token by token, for one image in [0, 1]."""
-        return self.answers(image[None], [prompt], max_new_tokens, calls)[0]
+        self, image: Float[Tensor, "3 height width"], prompt: str, max_new_tokens: int = 64, calls: Calls | None = None,
+        like: str = "",
+    ) -> str:  # fmt: skip
+        """The text that the model finds likeliest, token by token, for one image in [0, 1].
+
+        What it will resemble, `like`, saves passes where it does and changes nothing; see `rewards.lookup`.
+        """
+        return self.answers(image[None], [prompt], max_new_tokens, calls, like)[0]
 
     @torch.no_grad()
     def answers(
-        self, images: Images, prompts: Sequence[str], max_new_tokens: int = 64, calls: Calls | None = None
-    ) -> list[str]:
-        """`answer` for a batch of images with a prompt each."""
+        self, images: Images, prompts: Sequence[str], max_new_tokens: int = 64, calls: Calls | None = None,
+        like: str = "",
+    ) -> list[str]:  # fmt: skip
+        """`answer` for a batch of images with a prompt each; only a lone one is written by guesses."""
         if len(images) != len(prompts):
             raise ValueError(f"{len(images)} images need as many prompts, not {len(prompts)}.")
         features = self.features(images)
@@ -212,26 +218,39 @@ class VLM:
         position = positions.gather(2, packed.ends.expand(3, -1, -1))
         # Padding after the shorter prompts stays invisible to what follows.
         mask = mask.gather(2, packed.ends[:, None, :, None].expand(-1, 1, -1, mask.shape[-1]))
-        end, written = self.prompter.tokenizer.eos_token_id, []
+        tokenizer, written = self.prompter.tokenizer, []
+        known = tokenizer.encode(like, add_special_tokens=False) if like and len(prompts) == 1 else None
         done = torch.zeros(len(prompts), 1, dtype=torch.bool, device=self.device)
-        for _ in range(max_new_tokens):
-            token = self.model.lm_head(hidden).argmax(-1).masked_fill(done, end)
-            done = done | (token == end)
+        token = self.model.lm_head(hidden).argmax(-1)
+        while len(written) < max_new_tokens:
+            token = token.masked_fill(done, tokenizer.eos_token_id)
+            done = done | (token == tokenizer.eos_token_id)
             if done.all():
                 break
             written.append(token)
-            position = position + 1
-            mask = torch.nn.functional.pad(mask, (0, 1))
-            embeds = self.text.embed_tokens(token)
+            guess = token[:, :0]
+            if known is not None:
+                following = guessed(known + [int(one) for one in written], max_new_tokens - len(written))
+                guess = torch.tensor([following], dtype=token.dtype, device=self.device)
+            read = torch.cat([token, guess], 1)
             hidden = self.text(
-                inputs_embeds=embeds, position_ids=position, attention_mask=mask, past_key_values=cache, use_cache=True
+                inputs_embeds=self.text.embed_tokens(read),
+                position_ids=position + torch.arange(1, 1 + read.shape[1], device=self.device),
+                attention_mask=causal(mask, read.shape[1]),
+                past_key_values=cache,
+                use_cache=True,
             ).last_hidden_state
+            found = self.model.lm_head(hidden).argmax(-1)
+            right = agreed(guess, found)
+            written += [guess[:, i : i + 1] for i in range(right)]
+            cache.crop(right - guess.shape[1])
+            position, mask = position + 1 + right, torch.nn.functional.pad(mask, (0, 1 + right))
+            token = found[:, right : right + 1]
         if calls is not None:
             calls.count += len(prompts)
         if not written:
             return [""] * len(prompts)
-        texts = self.prompter.tokenizer.batch_decode(torch.cat(written, 1), skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        return [text.strip() for text in tokenizer.batch_decode(torch.cat(written, 1), skip_special_tokens=True)]
 
     def layout(
         self, grid: tuple[int, int, int], rows: tuple[tuple[Question, ...], ...]

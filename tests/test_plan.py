@@ -43,7 +43,7 @@ class Scripted:
         self.reply, self.prompts = reply, []
         self.prompter, self.planner = Prompter(tiny_qwen25()[1]), self
 
-    def answer(self, image: torch.Tensor, prompt: str, max_new_tokens: int, calls: Calls | None) -> str:
+    def answer(self, image: torch.Tensor, prompt: str, max_new_tokens: int, calls: Calls | None, like: str) -> str:
         self.prompts.append(prompt)
         if calls is not None:
             calls.count += 1

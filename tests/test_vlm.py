@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from bitsandbytes.nn import Linear4bit
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
+from rewards.lookup import GUESSED, guessed
 from rewards.preprocess import pixel_patches
 from rewards.prompt import MAX_TEXT, Question
 from rewards.vlm import VLM, Calls
@@ -119,6 +121,53 @@ def test_answers_are_the_stock_models_greedy_generation(
     assert vlm.answers(images, QUESTIONS, 12, calls) == expected
     assert vlm.answer(images[1], QUESTIONS[1], 12, calls) == expected[1]
     assert calls.count == 4
+
+
+def test_what_an_answer_resembles_saves_passes_and_changes_nothing(
+    vlm: VLM, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes, forward = [], vlm.text.forward
+
+    def counted(**named: Any) -> Any:
+        passes.append(named["inputs_embeds"].shape[1])
+        return forward(**named)
+
+    monkeypatch.setattr(vlm.text, "forward", counted)
+    for most in (1, 7, 24):
+        plain = vlm.answer(images[0], QUESTIONS[0], most)
+        written, alone = len(vlm.prompter.tokenizer.encode(plain, add_special_tokens=False)), len(passes)
+        for like in (plain, QUESTIONS[0], "no " * 20, plain[: len(plain) // 2] + " and then"):
+            passes.clear()
+            assert vlm.answer(images[0], QUESTIONS[0], most, like=like) == plain
+            assert len(passes) <= alone
+        passes.clear()
+    assert written > 8, "too short an answer would prove nothing"
+    vlm.answer(images[0], QUESTIONS[0], 24, like=f"{plain} {plain}")
+    assert len(passes) < 0.75 * alone
+    assert max(passes[1:]) <= 1 + GUESSED
+    together = vlm.answers(images[:2], QUESTIONS[:2], 12)
+    assert vlm.answers(images[:2], QUESTIONS[:2], 12, like=plain) == together, "only a lone one is guessed"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "most", "expected"),
+    [
+        ([], 5, []),
+        ([1], 5, []),
+        ([1, 2, 3], 5, []),
+        ([1, 2, 3, 1, 2], 5, [3, 1, 2]),
+        ([1, 2, 3, 1, 2], 2, [3, 1]),
+        ([9, 2, 5, 1, 2, 6, 2], 5, [6, 2]),
+        ([1, 2, 6, 9, 2, 5, 1, 2], 1, [6]),
+        ([7] * 30, 99, [7] * 1),
+        ([*range(30), 0], 99, [*range(1, 1 + GUESSED)]),
+        ([1, 2, 3, 1, 2], 0, []),
+    ],
+)
+def test_guesses_are_what_followed_the_longest_run_of_last_tokens(
+    tokens: list[int], most: int, expected: list[int]
+) -> None:
+    assert guessed(tokens, most) == expected
 
 
 def test_a_batch_is_a_stack_of_singles(vlm: VLM, images: torch.Tensor) -> None:
