@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from random import Random
+from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,6 +101,28 @@ def plans(editor: Editor, shown: list[Clock]) -> dict[str, float]:
         if near:
             found[f"relative, checks exact where the clock is read within {most} min"] = share([p.checks for p in near])
     return found
+
+
+def alone(editor: Editor, shown: list[Clock]) -> dict[str, float]:
+    """Median seconds and mean passes of the text tower for a plan by itself, with guesses and without.
+
+    And the share of replies that are the same either way. See `rewards.lookup`.
+    """
+    planner, passes = editor.models.vlm.planner, []
+    hook = planner.text.register_forward_hook(lambda *_: passes.append(1))
+    found, said = {}, []
+    for name, like in (("without guesses", ""), ("with them", STUDIO.like)):
+        took, replies = [], []
+        passes.clear()
+        for i, clock in enumerate(shown):
+            asked = STUDIO.fill(language.request(clock, Random(i), KINDS[i % len(KINDS)]).instruction)
+            image, began = images.to_unit(clocks.render(clock))[0], time.perf_counter()
+            replies.append(planner.answer(image, asked, 320, like=like))
+            took.append(time.perf_counter() - began)
+        found |= {f"seconds {name}": median(took), f"passes {name}": len(passes) / len(shown)}
+        said.append(replies)
+    hook.remove()
+    return found | {"the same text": share([a == b for a, b in zip(*said, strict=True)])}
 
 
 def refusals(editor: Editor, shown: list[Clock], sentences: list[str]) -> dict[str, float]:

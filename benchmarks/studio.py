@@ -18,7 +18,7 @@ from random import Random
 import torch
 
 from benchmarks.judge import minutes_off, read
-from benchmarks.planning import elsewhere, minutes_of, plans, refusals
+from benchmarks.planning import alone, elsewhere, minutes_of, plans, refusals
 from editor import images
 from editor.baselines import planned_nfe
 from editor.engine import EFFORTS, Editor
@@ -211,6 +211,7 @@ def measure(editor: Editor, quick: bool, number: int, only: str = "") -> Iterato
         "VLM, open questions, share right": lambda: told(editor, ASKED),
         "VLM, yes or no, share right": lambda: judged(editor, JUDGED),
         "Plans": lambda: plans(editor, scenes(JUDGED)),
+        "One plan at a time": lambda: alone(editor, scenes(small)),
         "Refusals": lambda: refusals(editor, scenes(small), elsewhere()),
     }
     for name, section in sections.items():

@@ -7,7 +7,10 @@ import re
 from random import Random
 from types import SimpleNamespace
 
-from benchmarks.planning import KINDS, elsewhere, minutes_of, parsed, plans, refusals
+import pytest
+import torch
+
+from benchmarks.planning import KINDS, alone, elsewhere, minutes_of, parsed, plans, refusals
 from training import clock_language as language
 from training import clocks
 from training.world import TUNE
@@ -65,6 +68,22 @@ def test_a_relative_plan_from_a_misread_clock_misses_by_as_much():
     assert found["relative, aims within 3 min"] == 1.0
     assert found["relative, checks exact where the clock is read within 3 min"] == 0.0
     assert "relative, checks exact where the clock is read within 1 min" not in found
+
+
+@pytest.mark.parametrize("heeds", [False, True])
+def test_guesses_are_counted_and_their_replies_compared(heeds):
+    """A planner that takes three passes for a reply, and one where it is told what that is like."""
+    text = torch.nn.Identity()
+
+    def answer(image, prompt, longest, like):
+        for _ in range(1 if like else 3):
+            text(image)
+        return like if heeds else prompt
+
+    vlm = SimpleNamespace(planner=SimpleNamespace(text=text, answer=answer))
+    found = alone(SimpleNamespace(models=SimpleNamespace(vlm=vlm)), SHOWN)
+    assert (found["passes without guesses"], found["passes with them"], found["the same text"]) == (3, 1, not heeds)
+    assert not text._forward_hooks
 
 
 def test_what_is_no_json_object_is_no_plan():
