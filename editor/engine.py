@@ -240,7 +240,7 @@ class Editor:
         """
         judge, found, spent = progress.judge, progress.inverted, 0
         own = noise_in(found.trip.x, found.latents, progress.request.settings.start)
-        count, jumps = settings.particles, settings.draft_jumps
+        count, jumps = settings.drafts or settings.particles, settings.draft_jumps
         batches = drafts(flow, source_flow, found.latents, own, count, jumps, settings.seed, self.models.shift)
         twice = judge.sure is None and self._affords(2 * planned(count, jumps), progress.request.settings)
         made, judged = [], []

@@ -32,7 +32,7 @@ MAX_RECIPE = 64 * 2**10 + MAX_MASK * 4 // 3
 """Characters of the JSON, with the mask in base64."""
 LIMITS = {
     "particles": 256, "steps": 512, "lookahead_steps": 16, "corrections": 16, "selections": 256, "draws": 256,
-    "searches": 64, "least": 64, "draft_jumps": 64, "ascents": 64,
+    "searches": 64, "least": 64, "draft_jumps": 64, "drafts": 256, "ascents": 64,
 }  # fmt: skip
 """The largest settings that a recipe may ask for, and so a run."""
 MAX_STEPS = 2**20

@@ -101,8 +101,10 @@ class SearchSettings:
     """Share rho in [0, 1] of its noise that each particle but the first renews at the start; half of it where captions
     suffice (`editor.engine.NEARER`); sampling: all or none."""
     draft_jumps: int = 0
-    """Jumps in which `particles` drafts are made under the two captions before a search, where these differ and where
-    an edit acts is looked for (`focus`); 0 makes none. See `editor.drafts`."""
+    """Jumps in which drafts are made under the two captions before a search, where these differ and where an edit acts
+    is looked for (`focus`); 0 makes none. See `editor.drafts`."""
+    drafts: int = 0
+    """How many are made at once; 0 for as many as there are `particles`."""
     draws: int = 1
     """Starts that the search draws for each particle, to begin with those that look best; a quarter of it from an end.
     """
@@ -200,7 +202,7 @@ class SearchSettings:
         counts = "be a whole number from {} to 4096"
         refuse("particles steps keep lookahead_steps draws", counts.format(1), lambda v: v in range(1, 4097))
         refuse("searches least", counts.format(1), lambda v: v in range(1, 4097))
-        refuse("corrections selections draft_jumps ascents", counts.format(0), lambda v: v in range(4097))
+        refuse("corrections selections draft_jumps drafts ascents", counts.format(0), lambda v: v in range(4097))
         refuse("jitters", "be a whole number from 0 to 16", lambda v: v in range(17))
         refuse("strength ramp", "be above 0 and at most 1", lambda v: 0 < v <= 1)
         refuse("guidance noise damping preserve outlines drift", "be zero or more", lambda v: 0 <= v < 1e6)

@@ -185,7 +185,8 @@ def test_every_method_spends_its_budget_and_no_more(name):
         assert 0.8 * budget <= planned_nfe(settings) <= budget
         if settings.method == "fmtt":
             first = planned_nfe(settings.but(last_jumps=None, searches=1))
-            drafted = drafts.planned(settings.particles, settings.draft_jumps) if settings.draft_jumps else 0
+            count, jumps = settings.drafts or settings.particles, settings.draft_jumps
+            drafted = drafts.planned(count, jumps) if jumps else 0
             assert drafted + first <= budget, "where captions suffice"
 
 

@@ -198,6 +198,15 @@ def test_there_are_other_drafts_where_the_budget_allows_for_a_search_as_well(tin
         assert len(set(seeds)) == rounds, "of other noise"
 
 
+def test_there_may_be_more_drafts_or_fewer_than_candidates(tiny_editor, told):
+    plain, _ = run(tiny_editor, DRAFTED.but(draft_jumps=0))
+    for count in (1, 5):
+        updates, steps = run(tiny_editor, DRAFTED.but(drafts=count))
+        assert len(steps[0].previews) == 2 * 2 * count, "in two rounds, and the same drawn again"
+        assert updates[-1].cost.nfe == plain[-1].cost.nfe + 2 * planned(count, DRAFTED.draft_jumps)
+        assert updates[-1].history[1:] == plain[-1].history
+
+
 def test_a_draft_that_surely_meets_all_needs_no_search(tiny_editor, told, monkeypatch):
     monkeypatch.setattr("editor.judge.SUFFICES", 0.0)
     updates, steps = run(tiny_editor, DRAFTED)
