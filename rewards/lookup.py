@@ -2,7 +2,7 @@
 
 Prompt lookup decoding, a speculative decoding (Leviathan et al., arXiv 2211.17192) whose guesses no model makes: what
 writes checks all of them in one pass, and goes on from the first that it would not have written. So a guess may save
-passes and changes no text.
+passes, and changes no text but where rounding decides between two words.
 """
 
 from __future__ import annotations

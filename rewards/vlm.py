@@ -218,19 +218,34 @@ class VLM:
         position = positions.gather(2, packed.ends.expand(3, -1, -1))
         # Padding after the shorter prompts stays invisible to what follows.
         mask = mask.gather(2, packed.ends[:, None, :, None].expand(-1, 1, -1, mask.shape[-1]))
-        tokenizer, written = self.prompter.tokenizer, []
+        tokenizer = self.prompter.tokenizer
         known = tokenizer.encode(like, add_special_tokens=False) if like and len(prompts) == 1 else None
-        done = torch.zeros(len(prompts), 1, dtype=torch.bool, device=self.device)
+        written = self._write(hidden, position, mask, cache, max_new_tokens, known)
+        if calls is not None:
+            calls.count += len(prompts)
+        if not written:
+            return [""] * len(prompts)
+        return [text.strip() for text in tokenizer.batch_decode(torch.cat(written, 1), skip_special_tokens=True)]
+
+    def _write(
+        self, hidden: Tensor, position: Tensor, mask: Tensor, cache: DynamicCache, most: int, known: list[int] | None
+    ) -> list[Int[Tensor, "batch 1"]]:
+        """The likeliest tokens, `most` at most, after prompts whose last tokens have these states and places.
+
+        `known` are tokens to guess by, of a lone prompt alone; see `rewards.lookup`.
+        """
+        written, end = [], self.prompter.tokenizer.eos_token_id
+        done = torch.zeros(len(hidden), 1, dtype=torch.bool, device=self.device)
         token = self.model.lm_head(hidden).argmax(-1)
-        while len(written) < max_new_tokens:
-            token = token.masked_fill(done, tokenizer.eos_token_id)
-            done = done | (token == tokenizer.eos_token_id)
+        while len(written) < most:
+            token = token.masked_fill(done, end)
+            done = done | (token == end)
             if done.all():
                 break
             written.append(token)
             guess = token[:, :0]
             if known is not None:
-                following = guessed(known + [int(one) for one in written], max_new_tokens - len(written))
+                following = guessed(known + [int(one) for one in written], most - len(written))
                 guess = torch.tensor([following], dtype=token.dtype, device=self.device)
             read = torch.cat([token, guess], 1)
             hidden = self.text(
@@ -246,11 +261,7 @@ class VLM:
             cache.crop(right - guess.shape[1])
             position, mask = position + 1 + right, torch.nn.functional.pad(mask, (0, 1 + right))
             token = found[:, right : right + 1]
-        if calls is not None:
-            calls.count += len(prompts)
-        if not written:
-            return [""] * len(prompts)
-        return [text.strip() for text in tokenizer.batch_decode(torch.cat(written, 1), skip_special_tokens=True)]
+        return written
 
     def layout(
         self, grid: tuple[int, int, int], rows: tuple[tuple[Question, ...], ...]
