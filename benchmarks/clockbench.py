@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 from PIL import Image
@@ -101,6 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, EditError) as error:
         print(error, file=sys.stderr)
         return 2
+    for method, budget in product(_methods(asked), asked.budgets or size["budgets"]):
+        if (method, budget) not in arms:
+            print(f"{method} is left out at {budget} NFE: it has no settings for that.", file=sys.stderr)
     if asked.reread:
         bench.reread(first)
     started = time.monotonic()

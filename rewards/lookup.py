@@ -35,8 +35,7 @@ def guessed(tokens: Sequence[int], most: int) -> list[int]:
 
 def agreed(guess: Int[Tensor, "1 guessed"], found: Int[Tensor, "1 found"]) -> int:
     """How many of the first guesses are what was found in their places."""
-    same = (guess == found[:, : guess.shape[1]])[0].int()
-    return int(same.cumprod(0).sum()) if len(same) else 0
+    return int((guess == found[:, : guess.shape[1]])[0].int().cumprod(0).sum())
 
 
 def causal(mask: Tensor, read: int) -> Tensor:

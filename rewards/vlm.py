@@ -197,7 +197,7 @@ class VLM:
     ) -> str:  # fmt: skip
         """The text that the model finds likeliest, token by token, for one image in [0, 1].
 
-        What it will resemble, `like`, saves passes where it does and changes nothing; see `rewards.lookup`.
+        What it will resemble, `like`, saves passes where it does; see `rewards.lookup`.
         """
         return self.answers(image[None], [prompt], max_new_tokens, calls, like)[0]
 
@@ -245,8 +245,8 @@ class VLM:
             written.append(token)
             guess = token[:, :0]
             if known is not None:
-                following = guessed(known + [int(one) for one in written], most - len(written))
-                guess = torch.tensor([following], dtype=token.dtype, device=self.device)
+                known = [*known, int(token)]
+                guess = torch.tensor([guessed(known, most - len(written))], dtype=token.dtype, device=self.device)
             read = torch.cat([token, guess], 1)
             hidden = self.text(
                 inputs_embeds=self.text.embed_tokens(read),
@@ -258,6 +258,7 @@ class VLM:
             found = self.model.lm_head(hidden).argmax(-1)
             right = agreed(guess, found)
             written += [guess[:, i : i + 1] for i in range(right)]
+            known = known and known + guess[0, :right].tolist()
             cache.crop(right - guess.shape[1])
             position, mask = position + 1 + right, torch.nn.functional.pad(mask, (0, 1 + right))
             token = found[:, right : right + 1]
