@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import TYPE_CHECKING
 
@@ -18,6 +21,8 @@ NO_TUNNEL = (
     "No public link could be had: the tunnel needs an internet connection to gradio.app; the page works here at {} "
     "all the same, and with --host 0.0.0.0 --auth USER:PASSWORD also in your own network."
 )
+UPLOADS = "GRADIO_TEMP_DIR"
+"""The variable by which Gradio is told where to keep files."""
 OPEN_HOUSE = "Everybody who reaches this machine can use the page: add --auth USER:PASSWORD unless you mean that."
 
 
@@ -43,6 +48,12 @@ def _login(text: str) -> tuple[str, str]:
 def main(argv: list[str] | None = None) -> int:
     """Start the page and stay until it is ended; the exit status. Flags are read before anything slow is imported."""
     chosen = parse(argv)
+    with terminable(), private_uploads():
+        return start(chosen)
+
+
+def start(chosen: argparse.Namespace) -> int:
+    """Open the desk, serve the page over it, and close it again; the exit status."""
     with uncollected():
         from editor.engine import Editor
         from editor.runtime import prepare
@@ -88,6 +99,33 @@ def load_models(editor: Editor) -> None:
         editor.load_models()
     except EditError as error:
         print(error, file=sys.stderr)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """To terminate the process is to press Ctrl-C meanwhile: a run that goes on is kept."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def private_uploads() -> Iterator[None]:
+    """What people upload and are shown goes to a folder that no other user of the machine may read, until the end.
+
+    Another one that is named for Gradio already is taken.
+    """
+    if UPLOADS in os.environ:
+        yield
+        return
+    with TemporaryDirectory(prefix="tiltedit-") as folder:
+        os.environ[UPLOADS] = folder
+        try:
+            yield
+        finally:
+            del os.environ[UPLOADS]
 
 
 @contextmanager

@@ -1,10 +1,15 @@
 """The start of the page: flags, sentences and exit statuses, without a server."""
 
 import gc
+import os
+import signal
+import stat
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from gradio.utils import get_upload_folder
 
 import app
 from editor.types import EditError
@@ -39,8 +44,8 @@ def launched(monkeypatch, tmp_path):
         seen.update(options)
         return None, "http://127.0.0.1:7860/", public
 
-    def run(*argv, **launching):
-        page = SimpleNamespace(launch=lambda **options: launch(**launching, **options), block_thread=lambda: None)
+    def run(*argv, waits=lambda: None, **launching):
+        page = SimpleNamespace(launch=lambda **options: launch(**launching, **options), block_thread=waits)
         monkeypatch.setattr("editor.runtime.prepare", lambda: None)
         monkeypatch.setattr("editor.engine.Editor.load", load)
         monkeypatch.setattr("editor.ui.build_page", lambda desk: page)
@@ -86,6 +91,33 @@ def test_garbage_is_collected_again_after_the_imports(launched):
 def test_an_open_page_is_warned_about(launched, capsys):
     assert launched("--host", "0.0.0.0")[0] == 0
     assert "add --auth" in capsys.readouterr().err
+
+
+def test_to_terminate_the_page_keeps_what_runs(launched, monkeypatch):
+    kept, before = [], signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("editor.ui_desk.Desk.close", lambda desk: kept.append(desk))
+    with pytest.raises(KeyboardInterrupt):
+        launched(waits=lambda: signal.raise_signal(signal.SIGTERM))
+    assert len(kept) == 1
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_uploads_lie_where_no_other_user_may_read_and_go_with_the_page(launched, monkeypatch, tmp_path):
+    seen = []
+
+    def look():
+        folder = Path(get_upload_folder())
+        seen.append((folder, stat.S_IMODE(folder.stat().st_mode)))
+
+    monkeypatch.delenv(app.UPLOADS, raising=False)
+    launched(waits=look)
+    folder, mode = seen.pop()
+    assert mode == 0o700
+    assert not folder.exists()
+    assert app.UPLOADS not in os.environ
+    monkeypatch.setenv(app.UPLOADS, str(tmp_path))
+    launched(waits=look)
+    assert seen[0][0] == tmp_path
 
 
 def test_what_cannot_start_is_one_sentence_and_status_2(launched, capsys, tmp_path):
