@@ -12,7 +12,7 @@ import torch
 
 from editor.fmtt import sample, search
 from editor.landing import Landing, slope_of
-from editor.particles import checked
+from editor.particles import checked, noise_in
 from editor.run import Run
 from editor.schedules import time_grid
 from editor.types import FlowMap, Latents, Score, Scored, Search, SearchSettings, Step
@@ -76,7 +76,8 @@ class Fmrg:
 
     Warm-up: all particles take the first guided steps and the best goes on alone, so later Steps hold one particle,
     and the thermodynamic length, that of the spread of rewards between particles, grows during the warm-up alone.
-    Each guided step uses its look-ahead as its velocity u = (X_{t,1}(x) - x) / (1 - t): 1 NFE. Defaults as published.
+    Each guided step uses its look-ahead as its velocity u = (X_{t,1}(x) - x) / (1 - t): 1 NFE for each of the
+    look-ahead's jumps. Defaults as published.
     """
 
     jacobian: bool
@@ -156,7 +157,7 @@ class Reno:
         everyone, clean = torch.arange(len(x)), run.clean(x)
         if settings.renoise:
             x = run.spread(x, clean)
-        e = (x - t0 * clean) / (1 - t0)
+        e = noise_in(x, clean, t0)
         speed, best = torch.zeros_like(e), None
         for index in range(total):
             now = run.land(t0 * clean + (1 - t0) * e, t0, True)

@@ -46,9 +46,9 @@ def search(flow: FlowMap, score: Score, x: Latents, settings: SearchSettings) ->
     At each visit: look ahead, score, yield a Step; clone the best; move at fixed t; go on along the flow. The last
     Step is at t = 1, where the look-ahead is x itself. As long as no particle meets there what was asked for, and
     after fewer than settings.least searches on one way, another begins, settings.searches in all and within
-    settings.budget: from the best end, noised to settings.restart; or anew, where that way is as long as settings.least
-    or its first end is lost. A search that begins anew ends before it is carried to t = 1 where all its landings are
-    lost and another can begin. Raises EditError on rewards that are not finite.
+    settings.budget: from the best end, noised to settings.restart; or anew, where settings.least searches, or two, are
+    on that way or its first end is lost, if there is room for that. A search that begins anew ends before it is carried
+    to t = 1 where all its landings are lost and another can begin. Raises EditError on rewards that are not finite.
     """
     run, nearer = Run.of(flow, score, x, settings), _from_an_end(settings)
     begun, way, again, best = 0, 0, False, None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -70,6 +70,18 @@ def langevin_share(eps: float, h: float, t: float) -> float:
     1 - rho^2 = exp(-2 eps h / (1 - t)^2): to first order the move of x by eps h s_t + sqrt(2 eps h) noise.
     """
     return math.sqrt(-math.expm1(-2 * eps * h / (1 - t) ** 2))
+
+
+def batched(rounds: Iterable[Latents], size: int) -> Iterator[Latents]:
+    """The same latents in batches of `size`, the last of what is left; no more rounds are made than a batch needs."""
+    held = None
+    for part in rounds:
+        held = part if held is None else torch.cat([held, part])
+        while len(held) >= size:
+            yield held[:size]
+            held = held[size:]
+    if held is not None and len(held):
+        yield held
 
 
 def effective_size(log_weights: Tensor) -> float:

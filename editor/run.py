@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from types import MappingProxyType
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from editor.flowmap import Counted, transport
 from editor.landing import Landing, ascended, land
-from editor.particles import ParticleNoise, renoise
+from editor.particles import ParticleNoise, batched, renoise
 from editor.schedules import Tilt
 from editor.thermo import Thermometer
 from editor.types import FlowMap, Latents, Score, SearchSettings, Step
@@ -81,13 +81,14 @@ class Run:
         """Of nearly `settings.draws` times N starts, scattered around the source, those N whose look-aheads score best.
 
         A look-ahead without a gradient costs a fraction of a guided step, and a start near what is asked for spares
-        the search a long way. The source as it is is none of them: where it lands was looked at to scatter them. None
-        where the settings have nothing drawn.
+        the search a long way. The first is left out, since where t0 > 0 the source as it is was looked at to scatter
+        them. None where the settings have nothing drawn.
         """
         if self.settings.draws == 1 or self.settings.renoise == 0:
             return None
         clean = self.clean(x)
-        return self._best(torch.cat([self._renoised(x, clean) for _ in range(self.settings.draws)])[1:])
+        drawn = (self._renoised(x, clean) for _ in range(self.settings.draws))
+        return self._best(chain([next(drawn)[1:]], drawn))
 
     def draw_from(self, clean: Latents) -> Landing:
         """N starts at t0 around one clean latent (1, ...), which ascends first, each with noise of its own.
@@ -98,13 +99,13 @@ class Run:
             clean = ascended(self.score, clean, self.settings.ascents, ASCENT)
             self.gradients += self.settings.ascents
         alike = clean.expand(self.settings.particles, *[-1] * (clean.ndim - 1))
-        fresh = [self.noise.normal(alike) for _ in range(self.settings.draws)]
-        return self._best(torch.cat([torch.lerp(noise, alike, self.settings.start) for noise in fresh]))
+        fresh = (self.noise.normal(alike) for _ in range(self.settings.draws))
+        return self._best(torch.lerp(noise, alike, self.settings.start) for noise in fresh)
 
-    def _best(self, drawn: Latents) -> Landing:
-        """N of all starts: those whose look-aheads, without gradients, score best."""
+    def _best(self, drawn: Iterable[Latents]) -> Landing:
+        """N of all starts: those whose look-aheads, without gradients, score best. They come as they are looked at."""
         best, most = None, self.settings.particles
-        for part in drawn.split(TOGETHER):
+        for part in batched(drawn, TOGETHER):
             now = self.land(part, self.settings.start, False)
             best = (now if best is None else best.beside(now)).best(most)
         return best

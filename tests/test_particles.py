@@ -7,6 +7,7 @@ import torch
 
 from editor.particles import (
     ParticleNoise,
+    batched,
     best_cloned,
     effective_size,
     langevin_share,
@@ -53,6 +54,21 @@ def test_noise_of_a_particle_depends_on_its_index_and_the_seed_alone():
     assert len({float(v) for v in b[:, 0, 0, 0]}) == 9
     assert few.normal(like[:4].bfloat16()).dtype == torch.bfloat16
     assert ParticleNoise(7, 4).normal(like[:4].double()).dtype == torch.float64
+
+
+def test_rounds_are_looked_at_in_batches_and_made_when_a_batch_needs_them():
+    made = []
+
+    def rounds():
+        for k in range(4):
+            made.append(k)
+            yield torch.full((3, 1), float(k))
+
+    batches = batched(rounds(), 4)
+    assert next(batches).flatten().tolist() == [0, 0, 0, 1]
+    assert made == [0, 1]
+    assert [batch.flatten().tolist() for batch in batches] == [[1, 1, 2, 2], [2, 3, 3, 3]]
+    assert [len(batch) for batch in batched(rounds(), 5)] == [5, 5, 2]
 
 
 def test_renoising_keeps_the_law():
