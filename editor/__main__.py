@@ -55,7 +55,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _edit(options: argparse.Namespace) -> int:
-    source, out = _load(options.image), _png(options.out)
+    source, out = _load(options.image), _png(options.out, options.image, options.mask)
     mask = images.load_mask(options.mask, source.size) if options.mask else None
     plan, settings = _plan_of(options.plan) if options.plan else None, settings_of(vars(options))
     request = EditRequest(image=source, instruction=options.instruction, plan=plan, mask=mask, settings=settings)
@@ -64,7 +64,7 @@ def _edit(options: argparse.Namespace) -> int:
         last = follow(editor.edit(request, stop), settings.steps)
     save_result(out, last.best, Recipe.of(request, last, editor.profile.name))
     _tell(options, report(last, settings, editor.profile.name))
-    return INTERRUPTED if last.stopped else 0
+    return 2 if last.broken else INTERRUPTED if last.stopped else 0
 
 
 def _plan_of(path: Path) -> Plan:
@@ -75,17 +75,19 @@ def _plan_of(path: Path) -> Plan:
         raise EditError(f"The plan {path.name!r} can't be used: {error}") from error
 
 
-def _png(out: Path) -> Path:
-    """The file to write. Raises EditError where none can be: better before a run than after it."""
+def _png(out: Path, *read: str | Path | None) -> Path:
+    """The file to write, none of those that are read. Raises EditError where it can't be: better before than after."""
     if out.suffix.lower() != ".png":
         raise EditError(f"The result is a PNG: give -o a name that ends in .png, not {out.name!r}.")
     if not out.parent.is_dir():
         raise EditError(f"There is no folder {str(out.parent)!r}: make it, or choose another one for -o.")
+    if out.exists() and any(path is not None and out.samefile(path) for path in read):
+        raise EditError(f"{out.name!r} would be overwritten, and it is read: give -o another name.")
     return out
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    recipe, out = read_recipe(options.result), _png(options.out)
+    recipe, out = read_recipe(options.result), _png(options.out, options.result, options.source, options.mask)
     options.profile = options.profile or recipe.profile
     check_profile(recipe, chosen(options.profile, options.vlm))
     source = _load(options.source)
@@ -109,8 +111,8 @@ def _reproduce(options: argparse.Namespace) -> int:
 def _tell(options: argparse.Namespace, told: dict[str, Any]) -> int:
     """Print the report of an edit that is saved."""
     lines = [f"{c['question']} {c['expected']}: {c['before']:.0%} -> {c['after']:.0%}" for c in told["checks"]]
-    if told["warning"]:
-        print(told["warning"], file=sys.stderr)
+    for sentence in filter(None, (told["broken"], told["warning"])):
+        print(sentence, file=sys.stderr)
     if told["untouched"]:
         lines.append(UNTOUCHED)
     return _say(options, told, [*lines, f"{told['nfe']} NFE, {told['seconds']:.1f} s, saved as {options.out}"])
@@ -155,7 +157,8 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _roundtrip(options: argparse.Namespace) -> int:
-    source, out, start = _load(options.image), _png(options.out), settings_of({"strength": options.strength}).start
+    source, out = _load(options.image), _png(options.out, options.image)
+    start = settings_of({"strength": options.strength}).start
     editor = _editor(options)
     found = editor.models.within_memory(lambda: editor.invert(source, start))
     save_result(out, images.unfit(found.back[0], found.placement, source), None)

@@ -42,7 +42,8 @@ class Row:
     error: str = ""
     """A sentence; only when failed."""
     told: Mapping[str, Any] = field(default_factory=dict)
-    """The report of the edit; empty when failed or not run, or when the journal lost it."""
+    """The report of the edit; empty when not run, when failed before there was a picture, or when the journal lost it.
+    """
 
     def to_json(self) -> dict[str, Any]:
         own = {"image": str(self.task.image), "instruction": self.task.instruction, "result": self.task.result}
@@ -92,7 +93,7 @@ class Batch:
         # The journal first: a result that lies there has its line, whenever the power goes.
         _append(self.out / JOURNAL, {"key": f"{task.result} {recipe.result}", "told": told})
         save_result(self.out / task.result, update.best, recipe)
-        yield Row(task=task, state=DONE, told=told)
+        yield Row(task=task, state=FAILED if update.broken else DONE, error=update.broken, told=told)
 
     def _made(self, task: Task, request: EditRequest) -> str | None:
         """The fingerprint of the task's result if it lies there already; None if it is missing or of other settings.

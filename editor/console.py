@@ -92,6 +92,7 @@ def report(update: EditUpdate, settings: SearchSettings, profile: str) -> dict[s
         "offset": update.offset,
         "met": update.candidates[0].met,
         "warning": warnings(update.candidates[0]),
+        "broken": update.broken,
         **asdict(update.cost),
         "seed": settings.seed,
         "method": settings.method,

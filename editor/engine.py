@@ -73,6 +73,9 @@ NEARER = 0.5
 SAMPLING = "fmtt-sampling"
 """The method that claims an exact law, and so takes the flow map as it is."""
 LOOK_ONLY = "The profile {} has no flow map of two times, so exact sampling is impossible: choose fmtt or best-of-n."
+CLIMBS = ("fmrg-j", "fmrg-e", "reno")
+"""The methods that are nothing without gradients."""
+NO_GRADIENT = "This machine's memory leaves no room for gradients, which the method {} needs: choose fmtt or best-of-n."
 
 
 class Editor:
@@ -138,8 +141,9 @@ class Editor:
         """Run an edit: updates as it goes, the last with `done`. `stop` ends it within a step with the best so far.
 
         Where the machine's memory plan leaves no room for gradients, the search goes by noise and selection alone.
-        Raises EditError with a sentence for what a person can put right; when a GPU's memory runs out, the next tighter
-        memory plan is tried once.
+        Raises EditError with a sentence for what a person can put right; where that happens after there is a picture,
+        the run ends with the best so far instead, and the last update's `broken` says why. When a GPU's memory runs
+        out, the next tighter memory plan is tried once.
         """
         stop = stop or Event()
         try:
@@ -173,7 +177,8 @@ class Editor:
         )  # fmt: skip
         yield update
         self._check_representable(inverted)
-        flow, source_flow, enough = self.models.condition(wanted.caption), None, False
+        flow, source_flow, enough, stopped = self.models.condition(wanted.caption), None, False, False
+        progress, broken = None, ""
         if wanted.source not in ("", wanted.caption):
             source_flow = self.models.condition(wanted.source)
         try:
@@ -188,11 +193,13 @@ class Editor:
             if not enough:
                 yield from self._search(flow, stop, progress)
             stopped = stop.is_set()
-            if self._undoes(progress) and not stopped:
+            if self._undoes(progress) and (judge.source.met or not stopped):
                 progress.undo(settings.undo)
-        except ValueError as error:
-            raise EditError(str(error)) from error
-        yield progress.finished(stopped)
+        except (ValueError, EditError) as error:
+            if progress is None or progress.best is None:
+                raise EditError(str(error)) from error
+            broken = str(error)
+        yield progress.finished(stopped, broken)
 
     def _undoes(self, progress: Progress) -> bool:
         """Whether what changed for nothing is put back, which needs gradients unless it is everything."""
@@ -205,6 +212,8 @@ class Editor:
         settings = request.settings.but(shift=request.settings.shift or self.models.shift)
         if not self.models.gradient:
             settings = settings.but(guidance=0.0, focus=0.0)
+            if settings.method == SAMPLING:
+                settings = settings.but(discretisation="transport", corrections=0)
         if settings.method != "fmtt":
             settings = settings.but(draft_jumps=0)
         # Without a focus nobody looks whether captions tell of the edit.
@@ -306,6 +315,8 @@ class Editor:
             raise EditError(f"There is no method {request.settings.method!r}: choose one of {', '.join(METHODS)}.")
         if request.settings.method == SAMPLING and not self.profile.two_time:
             raise EditError(LOOK_ONLY.format(self.profile.name))
+        if request.settings.method in CLIMBS and not self.models.gradient:
+            raise EditError(NO_GRADIENT.format(request.settings.method))
 
     def _check_mask(self, mask: Image.Image, size: tuple[int, int]) -> None:
         if mask.size != size or mask.mode != "L":

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from editor import images
 from editor.focus import Focus
 from editor.models import Models
-from editor.types import Images, Latents, Plan, Scored, SearchSettings
+from editor.types import EditError, Images, Latents, Plan, Scored, SearchSettings
 from rewards.base import Check
 from rewards.checks import CheckReward, CheckScores
 from rewards.plan import keep_checks
@@ -38,6 +38,8 @@ STAYS = 0.1
 """Loss by drift up to which a draft stays where the source is: what changes in parts alone has less."""
 LEAST_WEIGHT = 1e-3
 """How much a place at least counts for closeness to the source, even where all may change."""
+LEAST_MASK = 0.1
+"""Share by which a mask has to open at least one place of the latents: what opens less changes nothing to be seen."""
 LOST = 1e-4
 """Probability under which a check is too far from being met for a search that begins there to mend it."""
 
@@ -108,13 +110,18 @@ class Judge:
     @classmethod
     def of(cls, models: Models, plan: Plan, latents: Latents, before: Images, mask: Image.Image | None,
            settings: SearchSettings, calls: Calls, asks: Asks = ask_vlm) -> Judge:  # fmt: skip
-        """The judge of a plan for a source with these latents and this reconstruction."""
+        """The judge of a plan for a source with these latents and this reconstruction.
+
+        Raises EditError on a mask too small for the latents.
+        """
         asked = asks(models, plan, settings, calls)
         weight = small = None
         if mask is not None:
             within = images.to_unit(images.fit(mask, before.shape[-1])[0])[:, :1]
             weight = outside(within, before.shape[-2:]).clamp(min=LEAST_WEIGHT)
             small = F.interpolate(within, size=latents.shape[-2:], mode="area").to(latents)
+            if small.max() < LEAST_MASK:
+                raise EditError("The marked part is too small for this model to change: mark more of the picture.")
         held = Preserve(before, weight=weight)
         weights = Weights(settings.preserve, settings.outlines, settings.drift)
         judge = cls(models.codec, asked, held, Layout(before), weights, latents, small, calls, len(plan.checks))

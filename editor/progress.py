@@ -158,8 +158,8 @@ class Progress:
         changed = float((latents != self.source).any(1).float().mean())
         self.update = replace(self.update, changed=changed, cost=self._cost(self.update.cost.nfe))
 
-    def finished(self, stopped: bool) -> EditUpdate:
-        """The last update: the candidates, best first, and the best draft.
+    def finished(self, stopped: bool, broken: str = "") -> EditUpdate:
+        """The last update: the candidates, best first, and the best draft; `broken` as `EditUpdate` has it.
 
         An earlier landing that scored best of all is among them.
         """
@@ -171,9 +171,10 @@ class Progress:
             ranked.insert(0, self.spared)
         best, asked = ranked[0], self.update.plan.checks
         opinions = zip(asked, self.judge.source.checks[: len(asked)], best.checks, strict=True)
+        early = stopped or bool(broken)
         return replace(
-            self.update, stage="done", message="Stopped: this is the best so far" if stopped else "Done",
-            best=best.image, best_so_far=None, score=best.score, candidates=tuple(ranked), stopped=stopped,
+            self.update, stage="done", message="Stopped: this is the best so far" if early else "Done",
+            best=best.image, best_so_far=None, score=best.score, candidates=tuple(ranked), stopped=early, broken=broken,
             checks=tuple(CheckResult(*opinion) for opinion in opinions), cost=self._cost(self.update.cost.nfe),
         )  # fmt: skip
 

@@ -37,6 +37,8 @@ LIMITS = {
 """The largest settings that a recipe may ask for, and so a run."""
 MAX_STEPS = 2**20
 """No run has more steps, whatever its settings within these limits."""
+MAX_CANDIDATES = 4 * LIMITS["drafts"] + 3
+"""No run ends with more: two batches of drafts, each drawn again, and the best before, less its needless changes."""
 MAX_TIMES = 256
 """The most time steps that a recipe may list."""
 PACKAGES = ("torch", "diffusers", "transformers", "pillow")
@@ -113,7 +115,7 @@ class Recipe:
                 mask=None if data.get("mask") is None else _digest(data["mask"]),
                 mask_png=None if data.get("mask_png") is None else _base64(data["mask_png"]),
                 result=_digest(data.get("result")),
-                candidate=_whole(data.get("candidate", 0), 255),
+                candidate=_whole(data.get("candidate", 0), MAX_CANDIDATES),
                 stopped=None if data.get("stopped") is None else _whole(data["stopped"], MAX_STEPS),
                 versions=_versions(data.get("versions")),
             )

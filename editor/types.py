@@ -111,8 +111,8 @@ class SearchSettings:
     searches: int = 1
     """How many times the search may begin while no candidate at its end meets what was asked for."""
     budget: int | None = None
-    """Network evaluations that drafts and these searches may spend together: no search but the first begins that could
-    go beyond; None for any."""
+    """Network evaluations that drafts and these searches may spend together: the first drafts and the first search are
+    always made, and no others that could go beyond; None for any."""
     least: int = 1
     """How many searches go one from another's end, whatever they meet, where captions do not suffice; elsewhere one."""
     restart: float = 0.0
@@ -324,7 +324,8 @@ class Candidate:
     place: tuple[int, int]
     """The step and the particle that landed there: where it stands in `EditUpdate.history` and `parents`."""
     met: bool = False
-    """Whether it surely meets every check of the plan: no score of one that doesn't outranks it."""
+    """Whether it meets every check of the plan, surely so where captions do not suffice (`SearchSettings.sure`): no
+    score of one that doesn't outranks it."""
     surety: float = 0.0
     """Log-odds of the plan's checks together, where captions do not suffice: there the reward draws the picture, and
     levels off where it was climbed to; 0 elsewhere."""
@@ -372,7 +373,8 @@ class EditUpdate:
     history: tuple[tuple[float, ...], ...] = ()
     """Rewards of every particle at every step so far: the reward curve."""
     parents: tuple[tuple[int, ...], ...] = ()
-    """For each step so far, each particle's parent in the step before, none where a search begins: the ancestry."""
+    """For each step so far, each particle's parent in the step before, none where another search begins: the ancestry.
+    """
     best_so_far: Candidate | None = None
     """The best landing so far; only while searching. Its picture is made when it is asked for."""
     best: Image.Image | None = None
@@ -395,7 +397,9 @@ class EditUpdate:
     cost: Cost = Cost()
     diagnostics: dict[str, float] = field(default_factory=dict)
     stopped: bool = False
-    """True when the user's Stop ended the run early; `best` is then the best so far."""
+    """True when the user's Stop, or what `broken` says, ended the run early; `best` is then the best so far."""
+    broken: str = ""
+    """The sentence of the error that ended the run early; empty where none did."""
 
     @property
     def done(self) -> bool:

@@ -200,6 +200,22 @@ def test_a_stopped_result_is_made_to_its_end(fake, folder, tmp_path, capsys):
     assert states(batch(capsys, folder, "make it dark", "-o", out)[1]) == ["done", "skipped", "failed"]
 
 
+def test_a_result_that_broke_off_counts_as_failed_and_is_made_again(fake, folder, tmp_path, capsys, monkeypatch):
+    out, edit = tmp_path / "out", Counting.edit
+
+    def broken(self, request, stop=None):
+        *updates, last = edit(self, request, stop)
+        yield from [*updates, replace(last, broken="The score is not finite.", stopped=True)]
+
+    monkeypatch.setattr(Counting, "edit", broken)
+    status, told, err = batch(capsys, folder, "make it dark", "-o", out)
+    assert (status, states(told)) == (1, ["failed"] * 3)
+    assert "a.png: The score is not finite." in err
+    assert read_recipe(out / "a.png").stopped is not None, "the best so far is kept"
+    monkeypatch.setattr(Counting, "edit", edit)
+    assert states(batch(capsys, folder, "make it dark", "-o", out)[1]) == ["done", "done", "failed"]
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

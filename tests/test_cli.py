@@ -172,6 +172,8 @@ def test_ctrl_c_keeps_the_best_so_far(interruptible, tiny, clock, tmp_path, caps
         (["edit", "CLOCK", "make it red", "-o", "nowhere/x.png"], "no folder 'nowhere'"),
         (["edit", "CLOCK", "make it red", "-o", "x.jpg"], "ends in .png"),
         (["edit", "CLOCK", "make it red", "-o", "x.png", "--plan", "nowhere.json"], "No such file"),
+        (["edit", "CLOCK", "make it red", "-o", "CLOCK"], "'clock.png' would be overwritten"),
+        (["roundtrip", "CLOCK", "-o", "CLOCK"], "'clock.png' would be overwritten"),
         (["roundtrip", "CLOCK", "-o", "nowhere/x.png"], "no folder 'nowhere'"),
         (["roundtrip", "CLOCK", "-o", "x.png", "--strength", "2"], "strength"),
         (["edit", "CLOCK", " ", "-o", "x.png"], "one sentence"),
@@ -205,6 +207,21 @@ def test_errors_of_the_engine_reach_the_user(tiny, clock, capsys, monkeypatch):
     status, _, err = run(capsys, "edit", clock, "make the rim red", "-o", "x.png")
     assert status == 2
     assert err.strip().endswith("Choose another picture.")
+
+
+def test_an_edit_that_breaks_off_saves_the_best_so_far_and_says_why(tiny, clock, tmp_path, capsys, monkeypatch):
+    edit, target = Editor.edit, tmp_path / "out.png"
+
+    def broken(self, request, stop=None):
+        *updates, last = edit(self, request, stop)
+        yield from [*updates, replace(last, broken="The score is not finite.", stopped=True)]
+
+    monkeypatch.setattr(Editor, "edit", broken)
+    status, out, err = run(capsys, "edit", clock, "a red rim", "-o", str(target), "--particles", "2", "--json")
+    assert status == 2
+    assert "The score is not finite." in err
+    assert json.loads(out)["broken"] == "The score is not finite."
+    assert read_recipe(target).stopped is not None
 
 
 # ---------------------------------------------------------------------------------------------------------- reproduce

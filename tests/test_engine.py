@@ -14,12 +14,13 @@ from PIL import Image
 
 from editor import images, progress
 from editor.baselines import METHODS, planned_nfe
-from editor.engine import FARTHER, INVERSION_STEPS, Editor
+from editor.engine import CLIMBS, FARTHER, INVERSION_STEPS, Editor
 from editor.focus import COPIES, LOOKS, TIMES, Focus
 from editor.judge import LOST, MET, Judge
 from editor.models import Models
 from editor.progress import rank
 from editor.registration import warning
+from editor.reproduce import rerun
 from editor.types import MAX_INSTRUCTION, EditError, EditRequest, SearchSettings
 from rewards.base import Check, Plan
 from rewards.preserve import Layout
@@ -142,6 +143,15 @@ def test_nothing_changes_where_the_source_passes_every_check(tiny_editor, monkey
     assert len(last.candidates) > 1, "what was found can still be chosen"
     assert [u.stage for u in updates].count("search") == 1, "nobody waits for what is there"
     assert not last.stopped
+
+
+def test_a_stop_leaves_a_source_that_passes_every_check_as_it_is(tiny_editor, monkeypatch):
+    monkeypatch.setattr("editor.judge.MET", 0.0)
+    stop = Event()
+    stop.set()
+    *_, last = tiny_editor.edit(request(settings=SETTINGS.but(undo=0.02)), stop)
+    assert last.stopped
+    assert last.best.tobytes() == picture().tobytes()
 
 
 def test_the_source_stays_where_it_passes_every_check_without_memory_for_gradients_too(tiny_editor, monkeypatch):
@@ -355,6 +365,39 @@ def test_a_mask_that_is_white_all_over_is_none(tiny_editor):
     assert white.focus is not None
 
 
+def test_an_error_after_there_is_a_picture_ends_the_run_with_the_best_so_far(tiny_editor, monkeypatch):
+    scored, calls = Judge._scored, []
+
+    def breaks(self, *arguments, **named):
+        calls.append(self)
+        found = scored(self, *arguments, **named)
+        return found._replace(reward=found.reward * torch.nan) if len(calls) == 4 else found
+
+    monkeypatch.setattr(Judge, "_scored", breaks)
+    seen = list(tiny_editor.edit(request(settings=SETTINGS.but(corrections=1, undo=0.02))))
+    last, before = seen[-1], seen[-2]
+    assert "finite" in last.broken
+    assert last.done
+    assert last.stopped
+    assert last.best.tobytes() == before.best_so_far.image.tobytes()
+    monkeypatch.undo()
+    again = list(rerun(tiny_editor, request(settings=SETTINGS.but(corrections=1, undo=0.02)), last.step))
+    assert again[-1].best.tobytes() == last.best.tobytes(), "as its recipe says"
+
+
+def test_an_error_before_there_is_a_picture_is_a_sentence(tiny_editor, monkeypatch):
+    scored, calls = Judge._scored, []
+
+    def breaks(self, *arguments, **named):
+        calls.append(self)
+        found = scored(self, *arguments, **named)
+        return found._replace(reward=found.reward * torch.nan) if len(calls) == 2 else found
+
+    monkeypatch.setattr(Judge, "_scored", breaks)
+    with pytest.raises(EditError, match="finite"):
+        list(tiny_editor.edit(request()))
+
+
 def test_alpha_is_kept(tiny_editor):
     source = picture().convert("RGBA")
     source.putalpha(77)
@@ -371,6 +414,7 @@ def test_alpha_is_kept(tiny_editor):
         ({"mask": Image.new("L", (9, 9), 255)}, "size of the picture"),
         ({"mask": Image.new("1", (40, 32), 1)}, "must be greyscale"),
         ({"mask": Image.new("L", (40, 32), 0)}, "leaves nothing that may change"),
+        ({"mask": Image.new("L", (40, 32), 9)}, "too small for this model"),
         ({"settings": SETTINGS.but(particles=300)}, "particles is 300: choose at most 256"),
         ({"plan": replace(PLAN, checks=(Check("<|im_end|>"),))}, "words"),
         ({"settings": SETTINGS.but(method="magic")}, "no method"),
@@ -399,6 +443,24 @@ def test_sampling_needs_a_map_of_two_times(tiny_editor):
     one_end = Editor(replace(tiny_editor.models, profile=replace(tiny_editor.profile, two_time=False)))
     with pytest.raises(EditError, match="exact sampling"):
         list(one_end.edit(request(settings=SETTINGS.but(method="fmtt-sampling"))))
+
+
+@pytest.mark.parametrize("method", CLIMBS)
+def test_what_is_nothing_without_gradients_is_refused_where_there_is_no_memory_for_them(
+    tiny_editor, monkeypatch, method
+):
+    monkeypatch.setattr(Models, "gradient", False)
+    with pytest.raises(EditError, match=f"{method} needs: choose"):
+        list(tiny_editor.edit(request(settings=SETTINGS.but(method=method))))
+
+
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - set(CLIMBS)))
+def test_all_others_do_without_gradients(tiny_editor, monkeypatch, method):
+    monkeypatch.setattr(Models, "gradient", False)
+    monkeypatch.setattr("editor.landing.differentiable", None)
+    settings = SETTINGS.but(method=method, corrections=1, renoise=1.0, discretisation="euler-maruyama")
+    *_, last = tiny_editor.edit(request(settings=settings))
+    assert last.diagnostics.get("gradients", 0) == 0
 
 
 def test_sampling_an_edit_works_with_the_settings_that_the_searches_have(tiny_editor):
