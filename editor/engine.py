@@ -228,9 +228,10 @@ class Editor:
         """
         found, judge = progress.inverted, progress.judge
         size, shift = found.before.shape[-2:], self.models.shift
-        focus, nfe = locate(flow, source_flow, judge.asked, judge.decoded, found.latents, size, settings)
+        masked = judge.mask is not None and judge.focus is None
+        focus, nfe = locate(flow, source_flow, judge.asked, judge.decoded, found.latents, size, settings, masked)
         judge.confine(focus, settings)
-        if focus.told:
+        if focus.suffices:
             settings = settings.but(least=1, renoise=NEARER * settings.renoise, last_jumps=None)
         elif settings.method != SAMPLING:
             settings = settings.but(strength=1 - FARTHER * settings.start)

@@ -44,7 +44,7 @@ class Focus(NamedTuple):
     """Over the latents: 1 where they may change at all, else 0."""
     free: Float[Tensor, "1 1 height width"]
     """Over the pixels, in [0, 1]: how much each is let off closeness to the source."""
-    told: bool
+    suffices: bool = False
     """Whether captions suffice: where not, the flow map by itself would draw what is there, or half of the wish."""
     heard: bool = False
     """Whether captions tell of any change at all."""
@@ -53,14 +53,15 @@ class Focus(NamedTuple):
 @torch.no_grad()
 def locate(
     flow: FlowMap, source_flow: FlowMap | None, score: Score, decode: Decode, latents: Latents, size: tuple[int, int],
-    settings: SearchSettings,
+    settings: SearchSettings, masked: bool = False,
 ) -> tuple[Focus, int]:  # fmt: skip
     """Where an edit of a source with `latents` (1, C, h, w) and an image of this size acts, and the NFE that this took.
 
     `source_flow` is the flow map under the source's caption, None where both captions are one. Captions suffice where
     some landing meets all checks by what it changes in the places that they tell; if not, the changes' worth tells as
-    well. Takes LOOKS NFE, and 2 COPIES len(TIMES) more for two captions. Raises EditError on rewards or gradients that
-    are not finite.
+    well, but where the edit is `masked` by the user, who knows better. Takes LOOKS NFE, but for a mask of which no
+    caption tells, and 2 COPIES len(TIMES) more for two captions. Raises EditError on rewards or gradients that are not
+    finite.
     """
     flows = [Counted(f) for f in (flow, source_flow or flow)]
     generator = torch.Generator().manual_seed(settings.seed)
@@ -72,20 +73,21 @@ def locate(
     def scored(landed: Latents, together: int) -> Iterator[Scored]:
         return (checked(score(part), len(part)) for part in landed.split(together))
 
-    landed, found, suffice = flows[0](noised(LOOKS, TIME), TIME, 1.0), [], False
+    x, nowhere = noised(LOOKS, TIME), torch.zeros_like(latents[:, :1])
+    told = earned = Focus(nowhere, nowhere)
     if source_flow is not None:
-        found.append(_told(flows, noised, decode, latents.shape[-2:]))
-        within = torch.lerp(latents, landed, found[0].mask)
-        suffice = found[0].told and any(
-            part.met is not None and part.met.any() for part in scored(within, settings.particles)
-        )
-    if not suffice:
+        told = _told(flows, noised, decode, latents.shape[-2:])
+    suffices, landed = False, flows[0](x, TIME, 1.0) if told.heard or not masked else None
+    if told.heard:
+        within = scored(torch.lerp(latents, landed, told.mask), settings.particles)
+        suffices = any(part.met is not None and part.met.any() for part in within)
+    if not (suffices or masked):
         rewards = torch.cat([part.reward for part in scored(landed, TOGETHER)])
         best = rewards.double().argsort(descending=True, stable=True)[:BEST]
-        found.append(_earned(score, landed[best.to(landed.device)], latents, settings.particles))
-    mask = torch.stack([focus.mask for focus in found]).amax(0)
-    free = torch.stack([F.interpolate(focus.free, size=size, mode="bilinear") for focus in found]).amax(0)
-    return Focus(mask, free, suffice, any(focus.told for focus in found)), sum(f.nfe for f in flows)
+        earned = _earned(score, landed[best.to(landed.device)], latents, settings.particles)
+    free = (F.interpolate(focus.free, size=size, mode="bilinear") for focus in (told, earned))
+    found = Focus(torch.maximum(told.mask, earned.mask), torch.maximum(*free), suffices, told.heard)
+    return found, sum(f.nfe for f in flows)
 
 
 def _earned(score: Score, landed: Latents, latents: Latents, batch: int) -> Focus:
@@ -93,7 +95,7 @@ def _earned(score: Score, landed: Latents, latents: Latents, batch: int) -> Focu
     value = torch.stack([worth(score, one, latents, batch) for one in landed.split(1)]).abs().mean(0)[None, None]
     reach = max(1, latents.shape[-1] // GRID)
     mask = F.max_pool2d((_relative(value) > EARNED).to(latents), 2 * reach + 1, stride=1, padding=reach)
-    return Focus(mask, mask, told=False)
+    return Focus(mask, mask)
 
 
 def _told(
@@ -107,11 +109,11 @@ def _told(
         change = change + (one - other).abs().mean((0, 1), keepdim=True) / len(TIMES)
     change = F.avg_pool2d(change, 3, stride=1, padding=1, count_include_pad=False)
     relative = _relative(change, THIN)
-    told = float(change.flatten().quantile(THIN)) >= LEAST_TOLD
-    if not told:
+    heard = float(change.flatten().quantile(THIN)) >= LEAST_TOLD
+    if not heard:
         relative = torch.zeros_like(relative)
     mask = (F.adaptive_max_pool2d(relative, size) > TOLD).to(change)
-    return Focus(mask, (relative / FREE).clamp(max=1.0), told)
+    return Focus(mask, (relative / FREE).clamp(max=1.0), heard=heard)
 
 
 def _relative(value: Tensor, strongest: float = STRONGEST) -> Tensor:

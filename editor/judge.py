@@ -152,7 +152,7 @@ class Judge:
         if self.mask is None:
             self.focus, self.mask = focus, focus.mask
             self.preserve = replace(self.preserve, weight=(1 - settings.focus * focus.free).clamp(min=LEAST_WEIGHT))
-        self.sure, self.heard = None if focus.told else settings.sure, focus.heard
+        self.sure, self.heard = None if focus.suffices else settings.sure, focus.heard
 
     def begin_at(self, draft: Latents, image: Images) -> None:
         """From now on a draft (1, C, h, w) that decodes to `image` stands in the source's place.

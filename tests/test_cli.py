@@ -87,7 +87,7 @@ def test_a_result_that_lies_off_its_source_is_warned_about(tiny, clock, tmp_path
 def test_a_result_that_does_not_surely_meet_its_plan_is_warned_about(tiny, clock, tmp_path, capsys, monkeypatch, met):
     monkeypatch.setattr("editor.judge.MET", 0.0 if met else 1.0)
     confine = Judge.confine
-    monkeypatch.setattr(Judge, "confine", lambda self, focus, *rest: confine(self, focus._replace(told=True), *rest))
+    monkeypatch.setattr(Judge, "confine", lambda self, f, *rest: confine(self, f._replace(suffices=True), *rest))
     edit = ("edit", clock, "make the rim red", "-o", str(tmp_path / "out.png"), "--particles", "2", "--steps", "2")
     status, out, err = run(capsys, *edit, "--json")
     assert status == 0

@@ -86,7 +86,7 @@ def test_captions_suffice_only_where_what_they_tell_meets_all_by_itself(source, 
         return Scored((y * (told + 9 * other)).sum((1, 2, 3)), met=there[0] & there[1] if half else there[0])
 
     found, _ = locate(Restless(source + told), Restless(source), score, enlarged, source, PIXELS, SETTINGS)
-    assert found.told == (not half)
+    assert found.suffices == (not half)
     assert (found.mask[told == 1] == 1).all()
     assert (found.mask[other == 1] == float(half)).all()
     assert half or looked == [SETTINGS.particles], "one look that meets all is enough"
@@ -97,6 +97,22 @@ def test_captions_that_tell_nothing_leave_it_to_worth_even_where_all_is_met(sour
     found, _ = locate(flow, other, rewarded(corner(), True), enlarged, source, PIXELS, SETTINGS)
     assert (found.mask[corner() == 1] == 1).all()
     assert (found.mask[corner(10, 9) == 1] == 0).all()
+
+
+def test_under_a_mask_only_whether_captions_suffice_is_found_out(source):
+    told, looked = corner(), []
+
+    def score(y):
+        looked.append(y)
+        return Scored((y * corner(10, 9)).sum((1, 2, 3)), met=torch.full((len(y),), False))
+
+    flow = Restless(source + told)
+    found, nfe = locate(flow, Restless(source), score, enlarged, source, PIXELS, SETTINGS, masked=True)
+    assert (found.heard, found.suffices, nfe) == (True, False, LOOKS + 2 * COPIES * len(TIMES))
+    assert not any(y.requires_grad for y in looked)
+    looked.clear()
+    found, nfe = locate(flow, None, score, enlarged, source, PIXELS, SETTINGS, masked=True)
+    assert (found.heard, found.suffices, nfe, looked) == (False, False, 0, [])
 
 
 def test_rewards_that_are_no_numbers_are_refused(source):
