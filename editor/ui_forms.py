@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from abc import ABCMeta
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import gradio as gr
@@ -16,6 +16,7 @@ from editor.baselines import METHODS
 from editor.engine import SAMPLING
 from editor.profiles import Profile
 from editor.recipe import Recipe
+from editor.recipe import _settings as settings_from
 from editor.types import EditError, SearchSettings
 from rewards.base import YES, Check, Plan
 
@@ -91,10 +92,22 @@ def _layers(paint: gr.ImageEditor, payload: Any) -> dict[str, list[Any]]:
     return {"layers": [layer if isinstance(layer, bytes) else layer.path for layer in layers if layer]}
 
 
+def _words(_: gr.Textbox, payload: Any) -> str:
+    return payload if isinstance(payload, str) else ""
+
+
+def _ids(_: gr.JSON, payload: Any) -> list[str]:
+    return [item for item in payload if isinstance(item, str)] if isinstance(payload, list) else []
+
+
 Picture = _reading(gr.Image, _path)
 """Hands on an upload's path as it came, so that nothing but the safe loader opens it."""
 Paint = _reading(gr.ImageEditor, _layers)
 """Hands on the painted layers as they came: bytes or paths."""
+Words = _reading(gr.Textbox, _words)
+"""Hands on a text, empty where something else was sent."""
+Ids = _reading(gr.JSON, _ids)
+"""Hands on the texts of a list."""
 
 
 def read_plan(form: Form) -> Plan | None:
@@ -137,7 +150,7 @@ def read_mask(form: Form, image: Image.Image) -> Image.Image | None:
 
 def read_settings(form: Form) -> SearchSettings:
     """The base settings with what the controls say; the seed is new unless it is locked. Raises EditError."""
-    base: SearchSettings = form["base"]
+    base = _read_base(form["base"])
     seed = int(form["seed"] or 0) if form["lock"] else secrets.randbelow(2**32)
     controls = {name: form[name] for name in CONTROLS}
     if (controls["steps"], controls["strength"]) != (base.steps, base.strength):
@@ -148,9 +161,17 @@ def read_settings(form: Form) -> SearchSettings:
         raise EditError(f"The settings can't be used: {error}") from error
 
 
+def _read_base(sent: Any) -> SearchSettings:
+    """The settings that the controls change. Raises EditError for what is none."""
+    try:
+        return settings_from(sent)
+    except ValueError as error:
+        raise EditError("The page's settings can't be read: choose an effort, or reload the page.") from error
+
+
 def show_settings(settings: SearchSettings) -> Form:
     """The controls at these settings."""
-    return {"base": settings, **{name: getattr(settings, name) for name in CONTROLS}}
+    return {"base": asdict(settings), **{name: getattr(settings, name) for name in CONTROLS}}
 
 
 def show_plan(plan: Plan | None, planned: str = "") -> Form:

@@ -1,5 +1,6 @@
 """What the tests of the page share: requests, forms and clicks as the handlers get them."""
 
+from dataclasses import asdict
 from types import SimpleNamespace
 
 from editor.types import SearchSettings
@@ -22,7 +23,7 @@ def form(image, **changes):
         "mask": None,
         "mask_means": EDIT_ONLY,
         "feather": 0,
-        "base": first,
+        "base": asdict(first),
         "seed": 7,
         "lock": True,
     }

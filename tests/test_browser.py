@@ -30,8 +30,8 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """A page over the fake engine: its address and its desk."""
+def blocks(tmp_path_factory):
+    """A page over the fake engine: the page itself, its address, its desk, and a picture to upload."""
     folder, patch = tmp_path_factory.mktemp("page"), pytest.MonkeyPatch()
     patch.setenv("GRADIO_TEMP_DIR", str(folder / "cache"))
     examples = folder / "examples"
@@ -47,10 +47,15 @@ def served(tmp_path_factory):
     desk = Desk.open(FakeEditor(), folder / "history", examples)
     page = build_page(desk)
     _, address, _ = page.launch(**launch_options(prevent_thread_lock=True, quiet=True))
-    yield address, desk, folder / "upload.png"
+    yield page, address, desk, folder / "upload.png"
     page.close()
     desk.close()
     patch.undo()
+
+
+@pytest.fixture(scope="module")
+def served(blocks):
+    return blocks[1:]
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +216,22 @@ def test_going_back_branching_and_dropping_a_recipe(visit, served, tmp_path):
     page.once("dialog", lambda dialog: dialog.accept())
     page.click("#forget-all")
     says(page, "All 1 edits")
+
+
+def test_what_the_page_remembers_outlives_its_session_on_the_server(visit, blocks):
+    page = visit()
+    upload(page, blocks[3])
+    ask(page, "darker")
+    says(page, "Done")
+    blocks[0].state_holder.session_data.clear()  # as at a restart, and in part an hour after the line broke
+    ask(page, "one hour later")
+    expect(page.locator("#checks-table")).to_contain_text("Is it so: one hour later?", timeout=PATIENCE)
+    expect(page.locator("#past-cards .card")).to_have_count(2, timeout=PATIENCE)
+    blocks[0].state_holder.session_data.clear()
+    page.locator("#past-cards .card").nth(1).click()
+    says(page, "“darker”")
+    page.click("#restore")
+    says(page, "Everything is as it was")
 
 
 def test_a_painted_mask_reaches_the_engine(visit, served):

@@ -1,5 +1,6 @@
 """The page's handlers as generators, without a browser."""
 
+from dataclasses import asdict
 from html import unescape
 
 import gradio as gr
@@ -227,10 +228,10 @@ def test_a_recipe_waits_for_its_picture_but_not_for_another_sentence(desk, pictu
 
 
 def test_a_recipe_beyond_the_controls_is_set_to_what_they_can_show(desk, picture):
-    beyond = form(picture, particles=100, base=SearchSettings(particles=100, keep=80))
+    beyond = form(picture, particles=100, base=asdict(SearchSettings(particles=100, keep=80)))
     shown = all_of(desk.run(beyond, "ann", came()))["shown"]
     restored = desk.restore(shown)
-    assert (restored["particles"], restored["base"].keep) == (64, 64)
+    assert (restored["particles"], restored["base"]["keep"]) == (64, 64)
     assert "particles of 100 is beyond the page&#x27;s control: 64 is set instead" in restored["status"]
 
 

@@ -1,6 +1,7 @@
 """Between the page's fields and the engine, and what the page shows as strings of HTML and SVG."""
 
 import re
+from dataclasses import asdict
 
 import gradio as gr
 import pytest
@@ -41,9 +42,32 @@ def test_the_effort_sets_the_controls_and_the_seed_is_new_unless_locked(desk, pi
 
 
 def test_times_of_a_recipe_are_dropped_when_the_steps_change(picture):
-    base = SearchSettings(particles=3, steps=4, times=(0.3, 0.6))
+    base = asdict(SearchSettings(particles=3, steps=4, times=(0.3, 0.6)))
     assert read_settings(form(picture, base=base)).times == (0.3, 0.6)
     assert read_settings(form(picture, base=base, steps=9)).times is None
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [None, "", [], 7, {"particles": "many"}, {"particles": 10**6}, {"rm": "-rf"}, {"strength": 0}, {"keep": None}],
+)
+def test_settings_that_the_page_sends_are_untrusted(picture, sent):
+    with pytest.raises(EditError, match="choose an effort, or reload"):
+        read_settings(form(picture, base=sent))
+
+
+def test_what_the_page_remembers_stands_in_the_browser_and_is_read_whatever_comes(desk):
+    page = build_page(desk)
+    assert not [part for part in page.blocks.values() if isinstance(part, gr.State)]
+    with gr.Blocks():
+        parts = lay_out(desk)
+    for name in ("job", "shown", "source_caption", "planned"):
+        assert not parts[name].visible
+        assert [parts[name].preprocess(sent) for sent in ("x", "", None, 7, ["x"])] == ["x", "", "", "", ""]
+    assert [parts["listed"].preprocess(sent) for sent in (["a", 1, "b"], None, "ab", {})] == [["a", "b"], [], [], []]
+    fast = desk.adopt("fast")["base"]
+    kept = parts["base"].postprocess(fast).model_dump()
+    assert read_settings(form(None, base=parts["base"].preprocess(kept), lock=True)).keep == fast["keep"] == 1
 
 
 def test_every_setting_with_a_control_is_explained_and_reaches_every_effort_and_the_run(desk, picture):
