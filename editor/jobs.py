@@ -134,6 +134,11 @@ class Jobs:
             newest_first = [job for job in reversed(self._jobs.values()) if job.owner == owner]
         return max(newest_first, key=lambda job: not job.over, default=None)
 
+    def forget(self, owner: str) -> None:
+        """Remember nothing of this owner's jobs that are over."""
+        with self._changed:
+            self._jobs = {job.id: job for job in self._jobs.values() if job.owner != owner or not job.over}
+
     def stop(self, job: Job) -> None:
         """End the run within a step, keeping the best so far; a job that waits is taken out of the queue."""
         job.stop.set()

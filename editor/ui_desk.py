@@ -91,13 +91,14 @@ class Desk:
     # ------------------------------------------------------------------------------------------- coming to the page
 
     def arrive(self, token: str, request: gr.Request) -> Iterator[Form]:
-        """Give a new browser its token and list its past edits; find its run or the result of that, or a shared one."""
+        """Give a new browser its token and list its past edits; find its run or how that ended, or a shared edit."""
         token = token or secrets.token_urlsafe(16)
         owner = owner_of(token, request)
         past, shared = self._past(owner), request.query_params.get("edit")
         here = {"token": token, **self._efforts(), **past, **idle()}
         job = self.jobs.latest(owner)
-        if job is not None and (not job.over or (job.kept in past["listed"] and not shared)):
+        ended = not shared and job is not None and (job.state == "failed" or job.kept in past["listed"])
+        if job is not None and (ended or not job.over):
             about = {"job": job.id} if job.over else self._watched(job)
             watch = self._watch(job, request)
             # In one message: what the next one leaves out, Gradio's client may take back before it is on the page.
@@ -328,6 +329,7 @@ class Desk:
         """Delete all edits of this owner."""
         owner = owner_of(token, request)
         count = self.history.clear(owner)
+        self.jobs.forget(owner)
         return {**self._past(owner), **nothing(), **status(f"All {count} edits are deleted.")}
 
     def _past(self, owner: str, shown: str = "") -> Form:

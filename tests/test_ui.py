@@ -284,6 +284,27 @@ def test_reloading_during_a_run_finds_it(desk, picture):
     assert "shown" not in all_of(desk.arrive("ann", came()))
 
 
+def test_a_run_that_failed_while_nobody_watched_is_found_with_what_was_asked_for(desk, picture, tmp_path):
+    shared = all_of(desk.run(form(picture), "bob", came()))["shown"]
+    Image.linear_gradient("L").resize((160, 120)).save(tmp_path / "mask.png")
+    table = [["Is it night?", "yes", 1.0]]
+    asked = form(picture, instruction="a bug", table=table, mask=str(tmp_path / "mask.png"))
+    left = desk.run(asked, "ann", came())
+    next(left)
+    left.close()
+    assert all_of(vars(seen) for seen in desk.jobs.follow(desk.jobs.latest("browser:ann")))["state"] == "failed"
+    back = all_of(desk.arrive("ann", came()))
+    assert "(error " in back["status"]
+    assert (back["instruction"], back["table"]) == ("a bug", table)
+    assert images.load(back["picture"]).image.tobytes() == clock_like().tobytes()
+    assert back["mask"]
+    assert back["run"]["interactive"]
+    assert not back["result"]["visible"]
+    assert all_of(desk.arrive("ann", came(edit=shared)))["shown"] == shared
+    desk.forget_all("ann", came())
+    assert "instruction" not in all_of(desk.arrive("ann", came()))
+
+
 def test_reloading_brings_back_mask_settings_seed_and_what_the_plan_is_for(desk, picture, tmp_path):
     Image.linear_gradient("L").resize((160, 120)).save(tmp_path / "mask.png")
     asked = form(picture, mask=str(tmp_path / "mask.png"), strength=0.55, particles=2)
