@@ -14,7 +14,7 @@ from editor.loading import MAX_BYTES
 from editor.types import EditError
 from editor.ui_api import add_api
 from editor.ui_desk import Desk
-from editor.ui_forms import FIELDS, Form
+from editor.ui_forms import FIELDS, WRITTEN, Form
 from editor.ui_layout import lay_out
 from editor.ui_parts import status
 
@@ -95,6 +95,9 @@ def _wire(page: gr.Blocks, parts: dict[str, Any], desk: Desk) -> None:
     on(parts["candidates"].click, desk.pick)
     on(parts["past"].click, desk.recall)
     on(parts["restore"].click, desk.restore)
+    for name in WRITTEN:
+        marks = {"show_progress": "hidden", "api_visibility": "private", "js": "() => true"}
+        parts[name].input(None, None, parts["edited"], **marks)
     on(parts["further"].click, desk.further)
     parts["further"].click(None, js="() => document.querySelector('#instruction input').focus()")
     on(parts["recipe_file"].upload, desk.use_recipe)

@@ -25,6 +25,7 @@ from editor.types import EditError, EditRequest
 from editor.ui_forms import (
     ANY,
     Form,
+    fits,
     plan_key,
     possible,
     read_mask,
@@ -61,6 +62,10 @@ from editor.ui_parts import (
 )
 
 REFUSED = "The picture, and what the model makes of it without any edit"
+CHANGED = (
+    "You changed this plan for another picture or sentence: press Run again to use it as it stands, or “Make a plan” "
+    "for a new one."
+)
 PLANNING, FIRST = "Planning…", "Planning… The first plan waits for the models to be loaded."
 EXAMPLES = Path(__file__).resolve().parent.parent / "assets" / "examples"
 
@@ -131,23 +136,24 @@ class Desk:
 
     # ------------------------------------------------------------------------------------------------ before the run
 
-    def take(self, picture: str | None, planned: str = "") -> Form:
+    def take(self, picture: str | None, planned: str = "", edited: bool = False) -> Form:
         """Put an uploaded picture on the page as the editor reads it: upright, in RGB, as PNG.
 
-        A plan stays that is for any picture.
+        A plan stays that is for any picture, or that a person changed.
         """
         try:
             loaded = images.load(picture)
         except EditError as error:
             return {"picture": None, **status(str(error), "bad")}
         said = " ".join(loaded.notices) or "The picture is loaded: say what should be different."
-        plan = {} if planned.startswith(ANY) else show_plan(None)
+        plan = {} if edited or planned.startswith(ANY) else show_plan(None)
         return {"picture": serve(loaded.image), **show_mask(None), **plan, **status(said)}
 
-    def take_example(self, event: gr.EventData) -> Form:
+    def take_example(self, event: gr.EventData, edited: bool = False) -> Form:
         """Put an example with its instruction on the page."""
         path, instruction = chosen(event, self.examples)
-        return {**self.take(path), "instruction": instruction, **status("An example is loaded: run it, or change it.")}
+        said = status("An example is loaded: run it, or change it.")
+        return {**self.take(path, edited=edited), "instruction": instruction, **said}
 
     def paint_on(self, picture: str | None) -> Form:
         """Put the picture under the brush."""
@@ -172,12 +178,18 @@ class Desk:
     # ------------------------------------------------------------------------------------------------------- the run
 
     def run(self, form: Form, token: str, request: gr.Request) -> Iterator[Form]:
-        """Run with the plan on the page, or a new one if it was made for another picture or instruction; and watch."""
+        """Run with the plan on the page, or a new one if it was made for another picture or instruction; and watch.
+
+        Where a person changed the plan that was made for another, nothing is lost unasked: it waits for a second press.
+        """
         try:
             owner, image, instruction = owner_of(token, request), read_picture(form["picture"]), form["instruction"]
-            plan, key, settings, mask = read_plan(form), plan_key(image, instruction), read_settings(form), None
-            mask, made = read_mask(form, image), {}
-            if plan is None or form["planned"] not in ("", key, plan_key(None, instruction)):
+            plan, key, settings = read_plan(form), plan_key(image, instruction), read_settings(form)
+            mask, made, fit = read_mask(form, image), {}, fits(form, image, instruction)
+            if plan is not None and form["edited"] and not fit:
+                yield {**idle(), "planned": key, **status(CHANGED, "ask")}
+                return
+            if plan is None or not fit:
                 yield {**busy(began=False), **self._planning()}
                 plan = self.jobs.call(lambda: self.editor.plan(image, instruction))
                 made = show_plan(plan, key)
@@ -284,9 +296,11 @@ class Desk:
         recipe = possible(edit.recipe, self.editor.profile, said)
         return {"picture": serve(source), **mask, **show_recipe(recipe, source), **status(" ".join(said))}
 
-    def further(self, shown: str) -> Form:
-        """Make the result the picture to edit next."""
-        taken = self.take(str(self.history.result_path(self.history.get(shown))))
+    def further(self, shown: str, form: Form | None = None) -> Form:
+        """Make the result the picture to edit next; a plan that a person changed stays, unless it made this result."""
+        edit = self.history.get(shown)
+        unused = form is not None and form["edited"] and read_plan(form) != edit.recipe.plan
+        taken = self.take(str(self.history.result_path(edit)), edited=unused)
         return {**taken, "instruction": "", **status("The result is the picture now: what should be different next?")}
 
     def use_recipe(self, recipe_file: str | None, picture: str | None) -> Form:

@@ -34,7 +34,9 @@ RANGES = {
     "preserve": (0, 50), "outlines": (0, 50), "drift": (0, 50), "focus": (0, 1), "jitters": (0, 16), "undo": (0, 0.5),
 }  # fmt: skip
 """The least and the most that a control can be set to."""
-PLAN = ("table", "caption", "keep", "source_caption", "planned")
+WRITTEN = ("table", "caption", "keep")
+"""What of a plan a person can change."""
+PLAN = (*WRITTEN, "source_caption", "planned", "edited")
 MASK = ("paint", "mask", "mask_means", "feather")
 FIELDS = ("picture", "instruction", *PLAN, *MASK, "base", "seed", "lock", *CONTROLS)
 """What a run needs of the page."""
@@ -136,6 +138,11 @@ def plan_key(image: Image.Image | None, instruction: str) -> str:
     return f"{images.fingerprint(image) if image else ANY} {instruction}"
 
 
+def fits(form: Form, image: Image.Image, instruction: str) -> bool:
+    """Whether the plan on the page was made for this picture and instruction, or written for any."""
+    return form["planned"] in ("", plan_key(image, instruction), plan_key(None, instruction))
+
+
 def read_mask(form: Form, image: Image.Image) -> Image.Image | None:
     """The mask of the form, white where the edit may act: the painted one, or else the uploaded one, softened."""
     layers = form["paint"]["layers"] if form["paint"] else []
@@ -175,14 +182,18 @@ def show_settings(settings: SearchSettings) -> Form:
 
 
 def show_plan(plan: Plan | None, planned: str = "") -> Form:
-    """The plan's fields, in sight; `planned` is the `plan_key` of what it was made for, empty where a person did."""
+    """The plan's fields, in sight; `planned` is the `plan_key` of what it was made for, empty where a person did.
+
+    A plan that the page shows is nobody's own any more.
+    """
     if plan is None:
-        return {"table": [["", "yes", 1.0]], "caption": "", "keep": "", "source_caption": "", "planned": ""}
+        empty = {"table": [["", "yes", 1.0]], "caption": "", "keep": "", "source_caption": "", "planned": ""}
+        return {**empty, "edited": False}
     rows = [[check.question, check.expected, check.weight] for check in plan.checks]
     keep = "\n".join(plan.keep)
     return {
         "table": rows, "caption": plan.caption, "keep": keep, "source_caption": plan.source, "planned": planned,
-        "plan_box": gr.update(open=True),
+        "edited": False, "plan_box": gr.update(open=True),
     }  # fmt: skip
 
 

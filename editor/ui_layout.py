@@ -66,7 +66,7 @@ def _request(desk: Desk) -> dict[str, Any]:
     with gr.Row(elem_id="buttons"):
         run = gr.Button("Run", variant="primary", interactive=False, elem_id="run", scale=3, min_width=90)
         stop = gr.Button("Stop", variant="stop", elem_id="stop", visible=False, scale=2, min_width=70)
-        make_plan = gr.Button("Show the plan", elem_id="make-plan", scale=2, min_width=110)
+        make_plan = gr.Button("Make a plan", elem_id="make-plan", scale=2, min_width=110)
     return {
         "picture": picture,
         "examples": examples,
@@ -237,6 +237,7 @@ def _memory(desk: Desk) -> dict[str, Any]:
     return {
         "token": gr.BrowserState("", storage_key=BROWSER_KEY, secret=BROWSER_KEY),
         **texts,
+        "edited": gr.Checkbox(False, visible=False),
         "listed": Ids([], visible=False),
         "base": gr.JSON(asdict(desk.editor.efforts[FIRST_EFFORT]), visible=False),
     }

@@ -19,6 +19,7 @@ def form(image, **changes):
     fields |= {
         "source_caption": "",
         "planned": "",
+        "edited": False,
         "paint": None,
         "mask": None,
         "mask_means": EDIT_ONLY,

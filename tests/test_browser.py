@@ -234,6 +234,33 @@ def test_what_the_page_remembers_outlives_its_session_on_the_server(visit, block
     says(page, "Everything is as it was")
 
 
+def test_a_plan_that_was_changed_by_hand_is_kept_until_another_is_asked_for(visit, served):
+    page = visit()
+    upload(page, served[2])
+    page.fill("#instruction input", "darker")
+    page.click("#make-plan")
+    says(page, "This is the plan")
+    table = page.locator("#checks-table")
+    table.locator("[role=gridcell]").first.dblclick()
+    page.keyboard.press("Control+a")
+    page.keyboard.type("Is it night?")
+    page.keyboard.press("Enter")
+    expect(table).to_contain_text("Is it night?")
+    upload(page, served[2])
+    ask(page, "darker!")
+    says(page, "You changed this plan for another picture or sentence")
+    shoot(page, "asked")
+    page.press("#instruction input", "Enter")
+    says(page, "Done")
+    expect(table).to_contain_text("Is it night?")
+    page.click("#make-plan")
+    says(page, "This is the plan")
+    expect(table).to_contain_text("Is it so: darker!?", timeout=PATIENCE)
+    ask(page, "later")
+    expect(table).to_contain_text("Is it so: later?", timeout=PATIENCE)
+    says(page, "Done")
+
+
 def test_a_painted_mask_reaches_the_engine(visit, served):
     _, desk, picture = served
     page = visit()

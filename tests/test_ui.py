@@ -155,21 +155,53 @@ def test_a_new_picture_takes_the_mask_of_the_last_one_away(desk, picture):
 
 
 def test_a_plan_of_ones_own_is_for_the_sentence_that_it_ran_with(desk, picture):
-    own = form(picture, table=[["Is it night?", "yes", 1]])
+    own = form(picture, table=[["Is it night?", "yes", 1]], edited=True)
     planned = all_of(desk.run(own, "ann", came()))["planned"]
     again = all_of(desk.run(own | {"planned": planned}, "ann", came()))
     assert [c.question for c in desk.history.get(again["shown"]).recipe.plan.checks] == ["Is it night?"]
-    other = all_of(desk.run(own | {"planned": planned, "instruction": "make the rim green"}, "ann", came()))
-    assert other["table"][0][0] == "Is it so: make the rim green?"
+    (asked,) = desk.run(own | {"planned": planned, "instruction": "make the rim green"}, "ann", came())
+    assert "You changed this plan for another picture or sentence" in asked["status"]
+
+
+@pytest.mark.parametrize("other", ["sentence", "picture"])
+def test_a_plan_that_a_person_changed_is_lost_to_no_other_sentence_or_picture_unasked(desk, picture, tmp_path, other):
+    planned = all_of(desk.plan(picture, "make it dark"))
+    mine = {**form(picture), "planned": planned["planned"], "table": [["Is it night?", "yes", 1]], "edited": True}
+    clock_like((90, 80)).save(tmp_path / "other.png")
+    taken = desk.take(str(tmp_path / "other.png"), mine["planned"], mine["edited"])
+    assert not {"table", "planned", "edited"} & set(taken)
+    mine |= {"instruction": "make it darker"} if other == "sentence" else {"picture": taken["picture"]}
+    (asked,) = desk.run(mine, "ann", came())
+    assert "press Run again to use it as it stands, or “Make a plan”" in asked["status"]
+    assert asked["run"]["interactive"]
+    assert desk.jobs.latest("browser:ann") is None
+    last = all_of(desk.run(mine | {"planned": asked["planned"]}, "ann", came()))
+    assert [c.question for c in desk.history.get(last["shown"]).recipe.plan.checks] == ["Is it night?"]
+    assert all_of(desk.plan(mine["picture"], mine["instruction"]))["edited"] is False
+
+
+def test_a_plan_that_was_written_before_any_other_is_for_any_sentence_and_stays_with_a_new_picture(desk, picture):
+    own = form(picture, table=[["Is it night?", "yes", 1]], edited=True)
+    assert "table" not in desk.take(picture, own["planned"], own["edited"])
+    assert "table" not in desk.take_example(click(0), own["edited"])
+    shown = all_of(desk.run(own | {"instruction": "make the rim green"}, "ann", came()))["shown"]
+    assert [c.question for c in desk.history.get(shown).recipe.plan.checks] == ["Is it night?"]
+
+
+def test_the_next_edit_begins_without_the_plan_that_made_this_one(desk, picture):
+    own = form(picture, table=[["Is it night?", "yes", 1]], edited=True)
+    shown = all_of(desk.run(own, "ann", came()))["shown"]
+    assert desk.further(shown, own)["table"] == [["", "yes", 1.0]]
+    assert "table" not in desk.further(shown, own | {"table": [["Is it late?", "yes", 1]]})
 
 
 def test_an_example_fills_picture_and_instruction(desk):
-    taken = desk.take_example(click(0))
+    taken = desk.take_example(click(0), False)
     assert taken["instruction"] == "make it dark"
     assert images.load(taken["picture"]).image.size == (160, 120)
     for index in (1, -1, "0", None, True):
         with pytest.raises(EditError, match="no longer there"):
-            desk.take_example(click(index))
+            desk.take_example(click(index), False)
 
 
 def test_another_candidate_becomes_the_result_and_is_kept_once(desk, picture):
@@ -184,7 +216,7 @@ def test_another_candidate_becomes_the_result_and_is_kept_once(desk, picture):
 
 def test_history_goes_back_branches_restores_and_deletes(desk, picture):
     first = all_of(desk.run(form(picture), "ann", came()))
-    further = desk.further(first["shown"])
+    further = desk.further(first["shown"], form(picture))
     second = all_of(desk.run(form(further["picture"], instruction="darker still"), "ann", came()))
     assert [e.id for e in desk.history.lineage(desk.history.get(second["shown"]))] == [first["shown"], second["shown"]]
     assert (">↳ darker still" in second["past"], ">↳ make it dark" in second["past"]) == (True, False)
