@@ -29,7 +29,7 @@ class Runs(Protocol):
 
 @dataclass(eq=False, kw_only=True)
 class Job:
-    """One run. The worker alone writes to it; everybody may read."""
+    """One run. The worker alone writes to it, but for `choices`; everybody may read."""
 
     owner: str
     request: EditRequest
@@ -45,6 +45,8 @@ class Job:
     """A sentence for a person; only when failed."""
     kept: Any = None
     """What `keep` returned for the finished run."""
+    choices: dict[Any, int] = field(default_factory=dict)
+    """What was kept of it, by what `keep` returned: which of the final candidates each is."""
     version: int = 0
     """Counts changes."""
 
@@ -134,6 +136,17 @@ class Jobs:
             newest_first = [job for job in reversed(self._jobs.values()) if job.owner == owner]
         return max(newest_first, key=lambda job: not job.over, default=None)
 
+    def chose(self, job: Job, kept: Any, candidate: int) -> None:
+        """Take note that a candidate of a finished run was kept."""
+        with self._changed:
+            job.choices[kept] = candidate
+
+    def of(self, kept: Any, owner: str) -> Job | None:
+        """The owner's latest finished run that something was kept of, if it is still remembered."""
+        with self._changed:
+            made = [job for job in self._jobs.values() if job.state == "done" and job.owner == owner]
+            return next((job for job in reversed(made) if kept in job.choices), None)
+
     def forget(self, owner: str) -> None:
         """Remember nothing of this owner's jobs that are over."""
         with self._changed:
@@ -211,6 +224,7 @@ class Jobs:
                 if not update.done:
                     self._change(job, update=update)
             job.kept = self._keep_done(job, update)
+            self.chose(job, job.kept, 0)
             self._change(job, update=update, state="done")
         except EditError as error:
             self._change(job, state="failed", error=str(error))

@@ -17,7 +17,7 @@ import gradio as gr
 from PIL import Image
 
 from editor import images, ui_plots
-from editor.history import History
+from editor.history import Edit, History
 from editor.jobs import Job, Jobs, unexpected
 from editor.mark import marked
 from editor.recipe import Recipe, encode_result, read_recipe
@@ -177,7 +177,7 @@ class Desk:
 
     # ------------------------------------------------------------------------------------------------------- the run
 
-    def run(self, form: Form, token: str, request: gr.Request) -> Iterator[Form]:
+    def run(self, form: Form, token: str, request: gr.Request, shown: str = "") -> Iterator[Form]:
         """Run with the plan on the page, or a new one if it was made for another picture or instruction; and watch.
 
         Where a person changed the plan that was made for another, nothing is lost unasked: it waits for a second press.
@@ -195,7 +195,7 @@ class Desk:
                 made = show_plan(plan, key)
             todo = EditRequest(image=image, instruction=instruction, plan=plan, mask=mask, settings=settings)
             job = self.jobs.submit(todo, owner)
-            watch = self._watch(job, request)
+            watch = self._watch(job, request, shown)
             # In one message, as at `arrive`; so is what went wrong with the buttons that it sets free.
             yield joined(made, {"seed": settings.seed, "planned": key}, self._watched(job), next(watch))
             yield from watch
@@ -216,8 +216,8 @@ class Desk:
         hidden, shown = gr.update(visible=False), gr.update(visible=True)
         return {**busy(), "welcome": hidden, "live": shown, "job": job.id}
 
-    def _watch(self, job: Job, request: gr.Request) -> Iterator[Form]:
-        """What the job does, until it is over; then its result.
+    def _watch(self, job: Job, request: gr.Request, before: str = "") -> Iterator[Form]:
+        """What the job does, until it is over; then its result, or the edit that was shown before where it has none.
 
         Each message says again that it goes on: Gradio's client drops one that the next overtakes.
         """
@@ -225,7 +225,9 @@ class Desk:
             if not seen.over:
                 yield self._on(job) | self._live(seen)
         if job.state == "failed":
-            yield {**idle(), **nothing(), **self._refused(job), **status(job.error, "bad")}
+            refused = self._refused(job)
+            right = {**nothing(), **refused} if refused else self._again(before, job.owner, request)
+            yield {**idle(), **right, **status(job.error, "bad")}
             return
         kept = {**show_edit(self.history, self.history.get(job.kept), request), **self._past(job.owner, job.kept)}
         kept |= self._efforts()
@@ -239,10 +241,26 @@ class Desk:
         line = status(running_line(update), "busy", update.step / max(1, update.steps))
         return {**line, "candidates": live_cards(update), "curve": curve}
 
+    def _again(self, shown: str, owner: str, request: gr.Request) -> Form:
+        """A kept edit with the other candidates of its run; nothing if there is none of this id."""
+        try:
+            edit = self.history.get(shown)
+        except EditError:
+            return nothing()
+        own = {"forget": gr.update(visible=edit.owner == owner)}
+        return {**show_edit(self.history, edit, request), **own, **self._run_of(edit, owner)}
+
+    def _run_of(self, edit: Edit, owner: str) -> Form:
+        """The candidates of the run that made an edit, to choose from, if it is still remembered."""
+        run = self.jobs.of(edit.id, owner)
+        if run is None:
+            return {"job": "", "candidates": ""}
+        return {"job": run.id, **self._candidates(run, run.choices[edit.id])}
+
     def _refused(self, job: Job) -> Form:
         """What the model makes of a picture that it was to edit and could not; or a result that could not be kept."""
         update = job.update
-        if update is None or update.roundtrip is None:
+        if update is None or update.roundtrip is None or (job.stop.is_set() and not update.done):
             return {}
         if update.done:
             recipe = Recipe.of(job.request, update, self.editor.profile.name)
@@ -275,17 +293,18 @@ class Desk:
             return {}
         kept = self.history.made(owner, images.fingerprint(chosen(event, run.update.candidates).image))
         kept = kept or Keeper(self.history, self.editor.profile.name)(run, event.index)
+        self.jobs.chose(run, kept, event.index)
         said = status(f"Candidate {event.index + 1} is the result now.", "done")
         shown = {**show_edit(self.history, self.history.get(kept), request), **self._past(owner, kept)}
         return {**shown, **self._candidates(run, event.index), **said}
 
     def recall(self, event: gr.EventData, listed: Sequence[str], job: str, token: str, request: gr.Request) -> Form:
-        """Show a past edit, beside the run that the page watches if there is one."""
+        """Show a past edit with its other candidates, or beside the run that the page watches if there is one."""
         edit = self.history.get(chosen(event, listed), owner := owner_of(token, request))
         depth = len(self.history.lineage(edit))
         said = f"“{edit.recipe.instruction}”" + (f", edit {depth} of its line" if depth > 1 else "")
         shown = {**show_edit(self.history, edit, request), **self._past(owner, edit.id), **status(said, "done")}
-        return shown if self.jobs.is_on(job) else {**shown, "candidates": "", "job": ""}
+        return shown if self.jobs.is_on(job) else {**shown, **self._run_of(edit, owner)}
 
     def restore(self, shown: str) -> Form:
         """Set picture, mask, instruction, plan and settings to those of the edit that is shown."""

@@ -1,5 +1,6 @@
 """The page's handlers as generators, without a browser."""
 
+import re
 from dataclasses import asdict
 from html import unescape
 
@@ -101,7 +102,7 @@ def test_a_past_edit_that_is_opened_during_a_run_takes_neither_the_stop_button_n
     desk.stop((seen | opened)["job"], "ann", came())
     assert "Stopped after step" in (seen | all_of(running))["status"]
     desk.editor.gate.set()
-    assert desk.recall(click(0), first["listed"], seen["job"], "ann", came())["job"] == ""
+    assert desk.recall(click(0), first["listed"], seen["job"], "ann", came())["job"] == first["job"]
 
 
 def test_a_result_that_cannot_be_kept_is_there_to_be_saved(desk, picture, monkeypatch):
@@ -212,6 +213,42 @@ def test_another_candidate_becomes_the_result_and_is_kept_once(desk, picture):
     assert len(desk.history.list("browser:ann")) == 2
     with pytest.raises(EditError, match="no longer known"):
         desk.pick(click(1), first["job"], "bob", came())
+
+
+def test_the_candidates_of_an_earlier_run_are_there_again_while_it_is_remembered(desk, picture, examples):
+    first = all_of(desk.run(form(picture), "ann", came()))
+    picked = desk.pick(click(2), first["job"], "ann", came())
+    second = all_of(desk.run(form(picture, seed=8), "ann", came()))
+    for at, shown, pressed in ((2, first, 0), (1, picked, 2)):
+        back = desk.recall(click(at), second["listed"], second["job"], "ann", came())
+        assert (back["shown"], back["job"]) == (shown["shown"], first["job"])
+        assert re.findall(r'data-index="(.)" aria-pressed="true"', back["candidates"]) == [str(pressed)]
+        assert back["roundtrip"]["visible"]
+    assert desk.pick(click(1), back["job"], "ann", came())["shown"] not in {first["shown"], picked["shown"]}
+    again = Desk.open(FakeEditor(), desk.history.folder, examples)
+    old = again.recall(click(1), second["listed"], "", "ann", came())
+    assert (old["job"], old["candidates"]) == ("", "")
+    again.close()
+
+
+@pytest.mark.parametrize("instruction", ["a bug", "stopped"])
+def test_a_run_that_brings_nothing_leaves_what_was_shown_before(desk, picture, instruction):
+    first = all_of(desk.run(form(picture), "ann", came()))
+    desk.editor.gate.clear()
+    blocking = desk.jobs.submit(desk.jobs.get(first["job"], "browser:ann").request, "browser:bob")
+    running = desk.run(form(picture, instruction=instruction), "ann", came(), first["shown"])
+    seen = first | next(running) | next(running)
+    assert seen["shown"] == ""
+    if instruction == "stopped":
+        desk.stop(seen["job"], "ann", came())
+    desk.editor.gate.set()
+    last = seen | all_of(running)
+    assert "was stopped before it began" in last["status"] or "(error " in last["status"]
+    assert (last["shown"], last["job"]) == (first["shown"], first["job"])
+    assert last["candidates"].count("<button") == 3
+    assert last["result"]["visible"]
+    assert not last["refused"]["visible"]
+    assert list(desk.jobs.follow(blocking))
 
 
 def test_history_goes_back_branches_restores_and_deletes(desk, picture):
