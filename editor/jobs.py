@@ -160,6 +160,8 @@ class Jobs:
                 self._queue.remove(job)
                 self._change(job, state="failed", error="The run was stopped before it began.")
                 self._moved_up()
+            elif not job.over:
+                self._change(job)
 
     def place(self, job: Job) -> int:
         """How many runs come before this one; 0 when it runs."""

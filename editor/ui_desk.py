@@ -51,14 +51,13 @@ from editor.ui_parts import (
     nothing,
     owner_of,
     past_cards,
+    progress_line,
     read_examples,
-    running_line,
     serve,
     serve_bytes,
     show_edit,
     show_request,
     status,
-    waiting_line,
 )
 
 REFUSED = "The picture, and what the model makes of it without any edit"
@@ -214,7 +213,7 @@ class Desk:
     def _on(self, job: Job) -> Form:
         """What belongs to a run that goes on, whatever else is shown beside it."""
         hidden, shown = gr.update(visible=False), gr.update(visible=True)
-        return {**busy(), "welcome": hidden, "live": shown, "job": job.id}
+        return {**busy(stopping=job.stop.is_set()), "welcome": hidden, "live": shown, "job": job.id}
 
     def _watch(self, job: Job, request: gr.Request, before: str = "") -> Iterator[Form]:
         """What the job does, until it is over; then its result, or the edit that was shown before where it has none.
@@ -234,11 +233,10 @@ class Desk:
         yield {**idle(), **kept, **self._candidates(job, 0), **status(ending_line(job.update), "done")}
 
     def _live(self, job: Job) -> Form:
-        update = job.update
+        line, update = progress_line(self.jobs, job), job.update
         if update is None or not update.previews:
-            return status(waiting_line(self.jobs, job), "busy")
+            return line
         curve = ui_plots.curve(update.history, update.source_score, update.steps)
-        line = status(running_line(update), "busy", update.step / max(1, update.steps))
         return {**line, "candidates": live_cards(update), "curve": curve}
 
     def _again(self, shown: str, owner: str, request: gr.Request) -> Form:
@@ -279,9 +277,9 @@ class Desk:
         return {"candidates": final_cards(update.candidates, update.plan, chosen), **shown}
 
     def stop(self, job: str, token: str, request: gr.Request) -> Form:
-        """End the run within a step."""
+        """End the run within a step; who watches it sees that."""
         self.jobs.stop(self.jobs.get(job, owner_of(token, request)))
-        return status("Stopping: the best so far is kept…", "busy")
+        return {}
 
     # ------------------------------------------------------------------------------------------------- after the run
 

@@ -203,6 +203,16 @@ def waiting_line(jobs: Jobs, job: Job) -> str:
     return running_line(job.update) if job.update else "Starting…"
 
 
+def progress_line(jobs: Jobs, job: Job) -> Form:
+    """How a run that is not over stands."""
+    update = job.update
+    if job.stop.is_set():
+        return status("Stopping: the best so far is kept…", "busy")
+    if update is None or not update.previews:
+        return status(waiting_line(jobs, job), "busy")
+    return status(running_line(update), "busy", update.step / max(1, update.steps))
+
+
 def running_line(update: EditUpdate) -> str:
     """How far the run has come, and how long that took."""
     return f"{update.message} · {update.cost.seconds:.0f} s"
@@ -247,11 +257,11 @@ def idle() -> Form:
     }
 
 
-def busy(began: bool = True) -> Form:
-    """The buttons while a run is watched, or planned for: before it has begun there is nothing to stop."""
+def busy(began: bool = True, stopping: bool = False) -> Form:
+    """The buttons while a run is watched, or planned for: before it has begun there is nothing to stop, nor twice."""
     return {
         "run": gr.update(interactive=False, value="Running…"),
-        "stop": gr.update(visible=began),
+        "stop": gr.update(visible=began, interactive=not stopping),
         "make_plan": gr.update(visible=False),
     }
 

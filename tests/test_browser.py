@@ -175,7 +175,13 @@ def test_enter_runs_a_reload_finds_the_run_and_escape_stops_it(visit, served):
     page.keyboard.press("Escape")
     says(page, "Stopped after step")
     expect(page.locator("#run")).to_be_enabled()
-    expect(page.locator("#past-cards .card")).to_have_count(1)
+    desk.editor.gate.clear()
+    ask(page, "darker still")
+    says(page, "Searching: step 2")
+    expect(page.locator("#stop")).to_be_enabled()
+    page.click("#stop")
+    says(page, "Stopped after step")
+    expect(page.locator("#past-cards .card")).to_have_count(2)
 
 
 def test_going_back_branching_and_dropping_a_recipe(visit, served, tmp_path):

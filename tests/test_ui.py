@@ -407,6 +407,24 @@ def test_stop_keeps_the_best_so_far(desk, picture):
     assert desk.history.get(seen["shown"]).recipe.stopped < 90
 
 
+def test_a_run_that_is_told_to_stop_says_so_until_it_has_stopped(desk, picture):
+    desk.editor.gate.clear()
+    running, seen = desk.run(form(picture, steps=60), "ann", came()), {}
+    while "step 2" not in seen.get("status", ""):
+        seen |= next(running)
+    assert seen["stop"]["interactive"]
+    desk.editor.pause = 0.3
+    desk.stop(seen["job"], "ann", came())
+    told, *later = running
+    assert "Stopping: the best so far is kept" in told["status"]
+    assert told["candidates"] == seen["candidates"]
+    assert all("Stopping" in message["status"] for message in later[:-1])
+    assert not any(message["stop"]["interactive"] for message in (told, *later[:-1]))
+    assert not later[-1]["stop"]["visible"]
+    began = next(message for message in desk.run(form(picture), "ann", came()) if "job" in message)
+    assert began["stop"]["interactive"]
+
+
 def test_the_recipe_can_be_left_out_of_the_download(desk, picture):
     shown = all_of(desk.run(form(picture), "ann", came()))["shown"]
     assert read_recipe(desk.download(shown, False)["download"])
