@@ -217,6 +217,20 @@ class History:
         with self._session() as session:
             return session.exec(made.order_by(col(Edit.created).desc())).first()
 
+    def thumbnail(self, edit: Edit) -> bytes | None:
+        """The small picture of an edit, as WebP; None where one of its files is missing."""
+        try:
+            return self.thumbnail_path(edit).read_bytes() if all(path.exists() for path in self._paths(edit)) else None
+        except OSError:
+            return None
+
+    def read(self, path: Path) -> bytes:
+        """The bytes of a file of an edit. Raises EditError where it is missing."""
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise EditError("This edit can't be shown: a picture of it is missing from the history folder.") from error
+
     def source_path(self, edit: Edit) -> Path:
         return self.folder / "sources" / f"{edit.source}.png"
 

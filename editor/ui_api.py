@@ -96,7 +96,7 @@ class Api:
             return report, None
         history = self.desk.history
         edit = history.get(job.kept)
-        data = history.result_path(edit).read_bytes()
+        data = history.read(history.result_path(edit))
         report |= report_of(job.request, update) | {"edit": edit.id, "recipe": edit.recipe.to_json()}
         return report, serve_bytes(data, "tiltedit.png")
 

@@ -98,7 +98,7 @@ class Desk:
         """Give a new browser its token and list its past edits; find its run or how that ended, or a shared edit."""
         token = token or secrets.token_urlsafe(16)
         owner = owner_of(token, request)
-        past, shared = self._past(owner), request.query_params.get("edit")
+        past, shared = past_cards(self.history, owner), request.query_params.get("edit")
         here = {"token": token, **self._efforts(), **past, **idle()}
         job = self.jobs.latest(owner)
         ended = not shared and job is not None and (job.state == "failed" or job.kept in past["listed"])
@@ -117,12 +117,14 @@ class Desk:
         """An edit whose link somebody opened, or why there is none."""
         try:
             edit = self.history.get(shared)
-            instruction = edit.recipe.instruction
+            said = f"“{edit.recipe.instruction}”: a result that was shared. Edit it further, or take over its settings."
+            return {**status(said), **self._shown(edit, owner, request)}
         except EditError as error:
             return status(str(error), "bad")
-        said = f"“{instruction}”: a result that was shared. Edit it further, or take over its settings."
-        own = {"forget": gr.update(visible=edit.owner == owner)}
-        return {**status(said), **show_edit(self.history, edit, request), **own}
+
+    def _shown(self, edit: Edit, owner: str, request: gr.Request) -> Form:
+        """A kept edit, whose owner alone may delete it. Raises EditError where its files are missing."""
+        return {**show_edit(self.history, edit, request), "forget": gr.update(visible=edit.owner == owner)}
 
     def _efforts(self) -> Form:
         """The efforts with the seconds that each is expected to take on this machine, once that is known."""
@@ -228,9 +230,16 @@ class Desk:
             right = {**nothing(), **refused} if refused else self._again(before, job.owner, request)
             yield {**idle(), **right, **status(job.error, "bad")}
             return
-        kept = {**show_edit(self.history, self.history.get(job.kept), request), **self._past(job.owner, job.kept)}
-        kept |= self._efforts()
-        yield {**idle(), **kept, **self._candidates(job, 0), **status(ending_line(job.update), "done")}
+        yield self._result(job, request)
+
+    def _result(self, job: Job, request: gr.Request) -> Form:
+        """What came of a job that is done, or why that can't be shown."""
+        try:
+            edit = show_edit(self.history, self.history.get(job.kept), request)
+        except EditError as error:
+            return {**idle(), **nothing(), **status(str(error), "bad")}
+        around = {**past_cards(self.history, job.owner, job.kept), **self._efforts(), **self._candidates(job, 0)}
+        return {**idle(), **edit, **around, **status(ending_line(job.update), "done")}
 
     def _live(self, job: Job) -> Form:
         line, update = progress_line(self.jobs, job), job.update
@@ -243,10 +252,9 @@ class Desk:
         """A kept edit with the other candidates of its run; nothing if there is none of this id."""
         try:
             edit = self.history.get(shown)
+            return {**self._shown(edit, owner, request), **self._run_of(edit, owner)}
         except EditError:
             return nothing()
-        own = {"forget": gr.update(visible=edit.owner == owner)}
-        return {**show_edit(self.history, edit, request), **own, **self._run_of(edit, owner)}
 
     def _run_of(self, edit: Edit, owner: str) -> Form:
         """The candidates of the run that made an edit, to choose from, if it is still remembered."""
@@ -293,7 +301,7 @@ class Desk:
         kept = kept or Keeper(self.history, self.editor.profile.name)(run, event.index)
         self.jobs.chose(run, kept, event.index)
         said = status(f"Candidate {event.index + 1} is the result now.", "done")
-        shown = {**show_edit(self.history, self.history.get(kept), request), **self._past(owner, kept)}
+        shown = {**show_edit(self.history, self.history.get(kept), request), **past_cards(self.history, owner, kept)}
         return {**shown, **self._candidates(run, event.index), **said}
 
     def recall(self, event: gr.EventData, listed: Sequence[str], job: str, token: str, request: gr.Request) -> Form:
@@ -301,7 +309,11 @@ class Desk:
         edit = self.history.get(chosen(event, listed), owner := owner_of(token, request))
         depth = len(self.history.lineage(edit))
         said = f"“{edit.recipe.instruction}”" + (f", edit {depth} of its line" if depth > 1 else "")
-        shown = {**show_edit(self.history, edit, request), **self._past(owner, edit.id), **status(said, "done")}
+        shown = {
+            **show_edit(self.history, edit, request),
+            **past_cards(self.history, owner, edit.id),
+            **status(said, "done"),
+        }
         return shown if self.jobs.is_on(job) else {**shown, **self._run_of(edit, owner)}
 
     def restore(self, shown: str) -> Form:
@@ -346,7 +358,7 @@ class Desk:
     def download(self, shown: str, strip: bool) -> Form:
         """The result's file, with its recipe or with the AI mark alone."""
         edit = self.history.get(shown)
-        data = self.history.result_path(edit).read_bytes()
+        data = self.history.read(self.history.result_path(edit))
         data = encode_result(images.load(data).image, None) if strip else data
         return {"download": serve_bytes(data, file_name(edit))}
 
@@ -354,17 +366,11 @@ class Desk:
         """Delete the edit that is shown."""
         owner = owner_of(token, request)
         self.history.delete(owner, shown)
-        return {**self._past(owner), **nothing(), **status("The edit is deleted.")}
+        return {**past_cards(self.history, owner), **nothing(), **status("The edit is deleted.")}
 
     def forget_all(self, token: str, request: gr.Request) -> Form:
         """Delete all edits of this owner."""
         owner = owner_of(token, request)
         count = self.history.clear(owner)
         self.jobs.forget(owner)
-        return {**self._past(owner), **nothing(), **status(f"All {count} edits are deleted.")}
-
-    def _past(self, owner: str, shown: str = "") -> Form:
-        kept = self.history.list(owner)
-        edits = [edit for edit in kept if edit.readable]
-        cards = past_cards(self.history, edits, shown)
-        return {"listed": [edit.id for edit in edits], "past": cards, "past_box": gr.update(visible=bool(kept))}
+        return {**past_cards(self.history, owner), **nothing(), **status(f"All {count} edits are deleted.")}

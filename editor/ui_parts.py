@@ -83,15 +83,22 @@ def _best(scores: Sequence[float]) -> int | None:
     return max(range(len(scores)), key=scores.__getitem__, default=None)
 
 
-def past_cards(history: History, edits: Sequence[Edit], shown: str) -> str:
-    """Past edits, to come back to."""
-    cards = []
-    for edit in edits:
-        said, when = edit.recipe.instruction, time.strftime("%Y-%m-%d %H:%M", time.localtime(edit.created))
-        picture = history.thumbnail_path(edit).read_bytes()
-        cards.append(Card(picture, ("↳ " if edit.parent else "") + said, f"Show: {said}", hint=f"{said} · {when}"))
-    best = next((k for k, edit in enumerate(edits) if edit.id == shown), None)
-    return ui_views.cards(cards, "Your edits, newest first", best=best, choosable=True)
+def past_cards(history: History, owner: str, shown: str = "") -> Form:
+    """An owner's past edits to come back to, but for those of another version and those whose files are missing."""
+    kept, listed, cards = history.list(owner), [], []
+    for edit in kept:
+        picture = history.thumbnail(edit) if edit.readable else None
+        if picture is not None:
+            listed.append(edit.id)
+            cards.append(_past_card(edit, picture))
+    best = listed.index(shown) if shown in listed else None
+    past = ui_views.cards(cards, "Your edits, newest first", best=best, choosable=True)
+    return {"listed": listed, "past": past, "past_box": gr.update(visible=bool(kept))}
+
+
+def _past_card(edit: Edit, picture: bytes) -> Card:
+    said, when = edit.recipe.instruction, time.strftime("%Y-%m-%d %H:%M", time.localtime(edit.created))
+    return Card(picture, ("↳ " if edit.parent else "") + said, f"Show: {said}", hint=f"{said} · {when}")
 
 
 def chosen(event: gr.EventData, items: Sequence[T]) -> T:
@@ -282,8 +289,8 @@ def show_request(request: EditRequest, efforts: Mapping[str, SearchSettings]) ->
 
 
 def show_edit(history: History, edit: Edit, request: gr.Request) -> Form:
-    """A kept edit with everything that is known of it."""
-    source, data = history.source_path(edit).read_bytes(), history.result_path(edit).read_bytes()
+    """A kept edit with everything that is known of it. Raises EditError where its files are missing."""
+    source, data = history.read(history.source_path(edit)), history.read(history.result_path(edit))
     pair, report = (serve_bytes(source, "picture.png"), serve_bytes(data, file_name(edit))), edit.report
     before, after = (images.at_most(images.load(part).image, COMPARED) for part in (source, data))
     return {

@@ -199,6 +199,19 @@ def test_the_latest_edits_of_everybody_are_told_newest_first(store):
     assert [edit.id for edit in history.latest(2)] == [kept[2], kept[1]]
 
 
+@pytest.mark.parametrize("part", ["source", "result", "thumbnail"])
+def test_an_edit_whose_files_are_missing_is_known_as_such(store, part):
+    history, _ = store
+    edit = keep(history)
+    assert images.load(history.thumbnail(edit)).image.size == (160, 120)
+    path = getattr(history, f"{part}_path")(edit)
+    assert images.load(history.read(path)).image.size == (160, 120)
+    path.unlink()
+    assert history.thumbnail(edit) is None
+    with pytest.raises(EditError, match="missing from the history folder"):
+        history.read(path)
+
+
 def test_owners_are_apart(store):
     history, _ = store
     edit = keep(history, "ann")

@@ -131,6 +131,24 @@ def test_edits_of_another_version_are_left_out_and_keep_nothing_from_starting(de
     again.close()
 
 
+@pytest.mark.parametrize("part", ["source", "result", "thumbnail"])
+def test_files_that_are_missing_from_the_history_lock_nobody_out(desk, picture, tmp_path, part):
+    clock_like((90, 80)).save(tmp_path / "other.png")
+    first = all_of(desk.run(form(picture), "ann", came()))
+    second = all_of(desk.run(form(str(tmp_path / "other.png")), "ann", came()))
+    lost = desk.history.get(second["shown"])
+    getattr(desk.history, f"{part}_path")(lost).unlink()
+    back = all_of(desk.arrive("ann", came()))
+    assert (back["token"], back["listed"]) == ("ann", [first["shown"]])
+    assert back["run"]["interactive"]
+    assert back["past"].count("<button") == 1
+    if part != "thumbnail":
+        assert "missing from the history folder" in unescape(all_of(desk.arrive("bob", came(edit=lost.id)))["status"])
+        with pytest.raises(EditError, match="missing from the history folder"):
+            desk.recall(click(0), second["listed"], "", "ann", came())
+    assert "All 2 edits" in desk.forget_all("ann", came())["status"]
+
+
 def test_a_failed_run_says_an_id_and_no_secret(desk, picture):
     last = all_of(desk.run(form(picture, instruction="a bug"), "ann", came()))
     assert "error " in last["status"]
