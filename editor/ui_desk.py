@@ -162,8 +162,8 @@ class Desk:
         return {"paint": gr.update(value=under, visible=True)}
 
     def adopt(self, effort: str) -> Form:
-        """Set the controls to an effort's settings."""
-        return show_settings(self.editor.efforts[effort])
+        """Set the controls to an effort's settings, but for how much may change, which is no matter of effort."""
+        return {name: value for name, value in show_settings(self.editor.efforts[effort]).items() if name != "strength"}
 
     def plan(self, picture: str | None, instruction: str) -> Iterator[Form]:
         """Ask the model for a plan and show it."""
@@ -326,11 +326,15 @@ class Desk:
         return {"picture": serve(source), **mask, **show_recipe(recipe, source), **status(" ".join(said))}
 
     def further(self, shown: str, form: Form | None = None) -> Form:
-        """Make the result the picture to edit next; a plan that a person changed stays, unless it made this result."""
+        """Make the result the picture to edit next, with a seed of its own.
+
+        A plan that a person changed stays, unless it made this result.
+        """
         edit = self.history.get(shown)
         unused = form is not None and form["edited"] and read_plan(form) != edit.recipe.plan
         taken = self.take(str(self.history.result_path(edit)), edited=unused)
-        return {**taken, "instruction": "", **status("The result is the picture now: what should be different next?")}
+        said = status("The result is the picture now: what should be different next?")
+        return {**taken, "instruction": "", "lock": False, **said}
 
     def use_recipe(self, recipe_file: str | None, picture: str | None) -> Form:
         """Set mask, instruction, plan and settings to those of a recipe that came with a PNG."""

@@ -35,7 +35,10 @@ def test_gradio_opens_no_upload_itself_not_even_once_it_has_made_the_components_
 
 
 def test_the_effort_sets_the_controls_and_the_seed_is_new_unless_locked(desk, picture):
-    assert desk.adopt("fast")["particles"] == 3
+    adopted = desk.adopt("fast")
+    assert adopted["particles"] == 3
+    assert "strength" not in adopted
+    assert {effort.strength for effort in EFFORTS.values()} == {EFFORTS["fast"].strength}
     seeds = {read_settings(form(picture, lock=False)).seed for _ in range(4)}
     assert len(seeds) == 4
     assert read_settings(form(picture)).seed == 7
