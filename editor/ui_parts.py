@@ -29,7 +29,7 @@ from rewards.base import Plan
 CARD = 256
 """Longest side in pixels of a candidate's picture on its card."""
 COMPARED = 2048
-"""Longest side in pixels of the picture of differences."""
+"""Longest side in pixels of the pictures to compare: before, after, and their difference."""
 
 T = TypeVar("T")
 
@@ -292,8 +292,11 @@ def show_request(request: EditRequest, efforts: Mapping[str, SearchSettings]) ->
 def show_edit(history: History, edit: Edit, request: gr.Request) -> Form:
     """A kept edit with everything that is known of it. Raises EditError where its files are missing."""
     source, data = history.read(history.source_path(edit)), history.read(history.result_path(edit))
-    pair, report = (serve_bytes(source, "picture.png"), serve_bytes(data, file_name(edit))), edit.report
-    before, after = (images.at_most(images.load(part).image, COMPARED) for part in (source, data))
+    file, report = serve_bytes(data, file_name(edit)), edit.report
+    before, after = (images.load(part).image for part in (source, data))
+    large = max(before.size) > COMPARED
+    before, after = images.at_most(before, COMPARED), marked(images.at_most(after, COMPARED))
+    pair = (serve(before), serve(after)) if large else (serve_bytes(source, "picture.png"), file)
     return {
         "shown": edit.id,
         "welcome": gr.update(visible=False),
@@ -306,7 +309,7 @@ def show_edit(history: History, edit: Edit, request: gr.Request) -> Form:
         "before": pair[0],
         "after": pair[1],
         "difference": serve(marked(images.difference(before, after))),
-        "download": pair[1],
+        "download": file,
         "strip": False,
         "link": link_to(edit, request),
         "checks": ui_views.checks(report["checks"], report.get("warning", "")),

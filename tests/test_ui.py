@@ -13,6 +13,7 @@ from sqlmodel import Session
 from editor import images
 from editor.history import Edit
 from editor.loading import MAX_BYTES
+from editor.mark import bears_mark
 from editor.recipe import read_recipe
 from editor.registration import Offset
 from editor.types import EditError, SearchSettings
@@ -449,6 +450,19 @@ def test_the_recipe_can_be_left_out_of_the_download(desk, picture):
     assert read_recipe(desk.download(shown, False)["download"])
     with pytest.raises(EditError, match="no recipe"):
         read_recipe(desk.download(shown, True)["download"])
+
+
+def test_a_large_picture_is_compared_small_and_downloaded_whole(desk, picture, tmp_path, monkeypatch):
+    monkeypatch.setattr("editor.ui_parts.COMPARED", 100)
+    shown = all_of(desk.run(form(picture), "ann", came()))
+    before, after = shown["slider"]
+    assert (shown["before"], shown["after"]) == (before, after)
+    assert {images.load(path).image.size for path in (before, after, shown["difference"])} == {(100, 75)}
+    assert [bears_mark(images.load(path).image) for path in (before, after)] == [False, True]
+    assert images.load(shown["download"]).image.size == (160, 120)
+    assert read_recipe(shown["download"]).instruction == "make it dark"
+    further = all_of(desk.run(form(desk.further(shown["shown"], form(picture))["picture"]), "ann", came()))
+    assert bears_mark(images.load(further["slider"][0]).image), "a source that was edited already keeps its mark"
 
 
 def test_a_result_that_lies_off_its_source_is_warned_about_now_and_later(desk, picture):
