@@ -125,7 +125,7 @@ def owner_of(token: str, request: gr.Request) -> str:
 
 def link_to(edit: Edit, request: gr.Request) -> str:
     """The address of a kept edit, on the host by which its reader came here."""
-    here = urlsplit(request.headers.get("referer", ""))
+    here = urlsplit(request.headers.get("referer") or str(request.base_url))
     return urlunsplit((here.scheme, here.netloc, here.path, f"edit={edit.id}", ""))
 
 

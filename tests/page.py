@@ -9,7 +9,8 @@ from editor.ui_forms import CONTROLS, EDIT_ONLY
 
 def came(username=None, **query):
     """A request as the handlers see it."""
-    return SimpleNamespace(username=username, query_params=query, headers={"referer": "https://host/path/?x=1"})
+    sent, base = {"referer": "https://host/path/?x=1"}, "https://base/"
+    return SimpleNamespace(username=username, query_params=query, headers=sent, base_url=base)
 
 
 def form(image, **changes):

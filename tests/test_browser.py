@@ -172,7 +172,18 @@ def test_enter_runs_a_reload_finds_the_run_and_escape_stops_it(visit, served):
     page.wait_for_timeout(500)
     asked = [job for job in desk.jobs._jobs.values() if job.request.instruction == "darker"]
     assert len(asked) == 1, "Enter starts no second run beside one"
+    page.click("#settings > button")
+    page.click("#advanced > button")
+    page.locator("#advanced input[role=combobox]").first.click()
+    expect(page.locator("[role=listbox]")).to_be_visible()
     page.keyboard.press("Escape")
+    expect(page.locator("[role=listbox]")).to_have_count(0)
+    composing = "{key: 'Escape', bubbles: true, isComposing: %s}"
+    composing = f"document.body.dispatchEvent(new KeyboardEvent('keydown', {composing}))"
+    page.evaluate(composing % "true")
+    page.wait_for_timeout(500)
+    assert not asked[0].stop.is_set()
+    page.evaluate(composing % "false")
     says(page, "Stopped after step")
     expect(page.locator("#run")).to_be_enabled()
     desk.editor.gate.clear()

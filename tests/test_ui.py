@@ -340,6 +340,13 @@ def test_exact_sampling_is_offered_only_where_the_profile_can_do_it(desk, pictur
     assert dropped["method"] == restored["method"]
 
 
+def test_a_link_is_whole_where_the_browser_does_not_say_where_it_is(desk, picture):
+    shy = came()
+    shy.headers = {}
+    shown = all_of(desk.run(form(picture), "ann", shy))
+    assert shown["link"] == f"https://base/?edit={shown['shown']}"
+
+
 def test_a_shared_link_shows_the_edit_to_another_browser(desk, picture):
     shown = all_of(desk.run(form(picture), "ann", came()))
     edit_id = shown["link"].split("edit=")[1]
