@@ -155,14 +155,14 @@ class History:
 
     def prune(self, spare: str = "") -> int:
         """Remove the oldest edits beyond the limits, of all owners, except `spare`; how many were removed."""
+        oldest, total, old = self.clock() - self.max_age, 0, []
         with self._session() as session:
-            newest_first = session.exec(select(Edit).order_by(col(Edit.created).desc())).all()
-        oldest = self.clock() - self.max_age
-        total, removed = 0, []
-        for edit in newest_first:
-            total += edit.size
-            if edit.id != spare and (edit.created < oldest or total > self.max_bytes):
-                removed.append(edit)
+            newest_first = select(Edit.id, Edit.created, Edit.size).order_by(col(Edit.created).desc())
+            for edit_id, created, size in session.exec(newest_first):
+                total += size
+                if edit_id != spare and (created < oldest or total > self.max_bytes):
+                    old.append(edit_id)
+            removed = [*filter(None, (session.get(Edit, edit_id) for edit_id in old))]
         self._remove(removed)
         return len(removed)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from sqlalchemy import event
 
 from editor import images
 from editor.history import History
@@ -271,6 +272,17 @@ def test_limits_of_age_and_size_remove_the_oldest_and_say_so(store):
     assert [e.id for e in small.list("ann")] == [newest.id]
     assert "90 days" in history.limits
     assert "2.0 GB" in history.limits
+
+
+def test_an_edit_that_is_kept_reads_no_recipe_of_the_others(store):
+    history, _ = store
+    for _ in range(3):
+        keep(history)
+    asked = []
+    event.listen(history.database, "before_cursor_execute", lambda *args: asked.append(args[2]))
+    assert history.prune() == 0
+    assert asked
+    assert not [said for said in asked if "_json" in said]
 
 
 def test_a_folder_that_cannot_be_used_is_said(tmp_path):
