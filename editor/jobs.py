@@ -33,8 +33,6 @@ class Job:
 
     owner: str
     request: EditRequest
-    parent: str | None = None
-    """The past edit whose result is the source."""
     id: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     stop: threading.Event = field(default_factory=threading.Event)
     state: str = "waiting"
@@ -87,9 +85,9 @@ class Jobs:
 
     # ------------------------------------------------------------------------------------------------ for front ends
 
-    def submit(self, request: EditRequest, owner: str, parent: str | None = None) -> Job:
+    def submit(self, request: EditRequest, owner: str) -> Job:
         """Queue a run. Raises EditError if too many wait already."""
-        job = Job(owner=owner, request=request, parent=parent)
+        job = Job(owner=owner, request=request)
         with self._changed:
             if len(self._queue) >= self._most_waiting:
                 raise EditError(f"The queue is full with {len(self._queue)} runs: try again in a minute.")
