@@ -114,10 +114,12 @@ def file_name(edit: Edit) -> str:
     return f"tiltedit-{edit.result[:8]}.png"
 
 
-def owner_of(token: str, request: gr.Request) -> str:
-    """Whose pictures these are: the user who logged in, or else the browser by its secret token."""
+def owner_of(token: str, request: gr.Request, anybody: str = "") -> str:
+    """Whose pictures these are: the user who logged in, or else `anybody`, or the browser by its secret token."""
     if request.username:
         return f"user:{request.username}"
+    if anybody:
+        return anybody
     if not token:
         raise EditError("The page is still loading: try again in a moment.")
     return f"browser:{token}"
