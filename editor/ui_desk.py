@@ -1,7 +1,7 @@
 """What the page does: one small handler for each event, between the components and the engine.
 
-A handler's parameters are names of components whose values it gets (`form` means all of `ui_parts.FIELDS`), besides the
-request and the event. It returns or yields changes: names of components with their new values; the others stay.
+A handler's parameters are names of components whose values it gets, or of groups of them (`ui_forms.GROUPS`), besides
+the request and the event. It returns or yields changes: names of components with their new values; the others stay.
 Every picture goes through the safe loader, every model call through the jobs, every result into the history.
 """
 
@@ -25,6 +25,7 @@ from editor.types import EditError, EditRequest
 from editor.ui_forms import (
     ANY,
     Form,
+    changed,
     fits,
     plan_key,
     possible,
@@ -137,7 +138,7 @@ class Desk:
 
     # ------------------------------------------------------------------------------------------------ before the run
 
-    def take(self, picture: str | None, planned: str = "", edited: bool = False) -> Form:
+    def take(self, picture: str | None, plan: Form | None = None) -> Form:
         """Put an uploaded picture on the page as the editor reads it: upright, in RGB, as PNG.
 
         A plan stays that is for any picture, or that a person changed.
@@ -147,14 +148,16 @@ class Desk:
         except EditError as error:
             return {"picture": None, **status(str(error), "bad")}
         said = " ".join(loaded.notices) or "The picture is loaded: say what should be different."
-        plan = {} if edited or planned.startswith(ANY) else show_plan(None)
-        return {"picture": serve(loaded.image), **show_mask(None), **plan, **status(said)}
+        stays = plan is not None and (changed(plan) or plan["planned"].startswith(ANY))
+        cleared = {} if stays else show_plan(None)
+        return {"picture": serve(loaded.image), **show_mask(None), **cleared, **status(said)}
 
-    def take_example(self, event: gr.EventData, edited: bool = False) -> Form:
-        """Put an example with its instruction on the page."""
+    def take_example(self, event: gr.EventData, plan: Form | None = None) -> Form:
+        """Put an example with its instruction on the page; a plan stays that a person changed."""
         path, instruction = chosen(event, self.examples)
         said = status("An example is loaded: run it, or change it.")
-        return {**self.take(path, edited=edited), "instruction": instruction, **said}
+        own = plan if plan is not None and changed(plan) else None
+        return {**self.take(path, own), "instruction": instruction, **said}
 
     def paint_on(self, picture: str | None) -> Form:
         """Put the picture under the brush."""
@@ -187,7 +190,7 @@ class Desk:
             owner, image, instruction = owner_of(token, request), read_picture(form["picture"]), form["instruction"]
             plan, key, settings = read_plan(form), plan_key(image, instruction), read_settings(form)
             mask, made, fit = read_mask(form, image), {}, fits(form, image, instruction)
-            if plan is not None and form["edited"] and not fit:
+            if changed(form) and not fit:
                 yield {**idle(), "planned": key, **status(CHANGED, "ask")}
                 return
             if plan is None or not fit:
@@ -325,14 +328,14 @@ class Desk:
         recipe = possible(edit.recipe, self.editor.profile, said)
         return {"picture": serve(source), **mask, **show_recipe(recipe, source), **status(" ".join(said))}
 
-    def further(self, shown: str, form: Form | None = None) -> Form:
+    def further(self, shown: str, plan: Form | None = None) -> Form:
         """Make the result the picture to edit next, with a seed of its own.
 
         A plan that a person changed stays, unless it made this result.
         """
         edit = self.history.get(shown)
-        unused = form is not None and form["edited"] and read_plan(form) != edit.recipe.plan
-        taken = self.take(str(self.history.result_path(edit)), edited=unused)
+        unused = plan is not None and changed(plan) and read_plan(plan) != edit.recipe.plan
+        taken = self.take(str(self.history.result_path(edit)), plan if unused else None)
         said = status("The result is the picture now: what should be different next?")
         return {**taken, "instruction": "", "lock": False, **said}
 

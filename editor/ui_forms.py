@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from abc import ABCMeta
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -34,12 +35,12 @@ RANGES = {
     "preserve": (0, 50), "outlines": (0, 50), "drift": (0, 50), "focus": (0, 1), "jitters": (0, 16), "undo": (0, 0.5),
 }  # fmt: skip
 """The least and the most that a control can be set to."""
-WRITTEN = ("table", "caption", "keep")
-"""What of a plan a person can change."""
-PLAN = (*WRITTEN, "source_caption", "planned", "edited")
+PLAN = ("table", "caption", "keep", "source_caption", "planned", "plan_shown")
 MASK = ("paint", "mask", "mask_means", "feather")
 FIELDS = ("picture", "instruction", *PLAN, *MASK, "base", "seed", "lock", *CONTROLS)
 """What a run needs of the page."""
+GROUPS = {"form": FIELDS, "plan": PLAN}
+"""What a handler's parameter of that name stands for."""
 FIRST_EFFORT = "balanced"
 """What the page and the programming interface take when nobody chooses."""
 ANY = "*"
@@ -114,16 +115,39 @@ Ids = _reading(gr.JSON, _ids)
 
 def read_plan(form: Form) -> Plan | None:
     """The plan as it stands in the table; None if the table is empty. Raises EditError for what is no plan."""
-    rows = [[str(cell or "").strip() for cell in (*row, "", "")[:3]] for row in form["table"]]
-    rows = [row for row in rows if row[0]]
+    rows = _rows(form["table"])
     if not rows:
         return None
     try:
         checks = tuple(Check.of(question, expected or YES, _weight(weight)) for question, expected, weight in rows)
-        keep = tuple(line.strip() for line in form["keep"].splitlines() if line.strip())
-        return Plan(checks, form["caption"].strip(), keep, form["source_caption"])
+        return Plan(checks, form["caption"].strip(), _lines(form["keep"]), form["source_caption"])
     except ValueError as error:
         raise EditError(f"The plan can't be used: {error}") from error
+
+
+def _rows(table: Sequence[Sequence[Any]]) -> list[list[str]]:
+    """Question, expected answer and weight of each row that has a question."""
+    rows = [[str(cell or "").strip() for cell in (*row, "", "")[:3]] for row in table]
+    return [row for row in rows if row[0]]
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _wording(plan: Form) -> str:
+    """What stands in a plan's fields, as one text; a weight is the same with a point and without."""
+    rows = [[question, expected, weight.removesuffix(".0")] for question, expected, weight in _rows(plan["table"])]
+    return json.dumps([rows, plan["caption"].strip(), _lines(plan["keep"])]) if rows else ""
+
+
+def changed(plan: Form) -> bool:
+    """Whether a person wrote checks of their own or changed the plan that the page showed.
+
+    What stands there tells it: Gradio's textboxes say that they were written in only where a key makes a letter.
+    """
+    wording = _wording(plan)
+    return bool(wording) and wording != plan["plan_shown"]
 
 
 def _weight(text: str) -> float:
@@ -182,19 +206,14 @@ def show_settings(settings: SearchSettings) -> Form:
 
 
 def show_plan(plan: Plan | None, planned: str = "") -> Form:
-    """The plan's fields, in sight; `planned` is the `plan_key` of what it was made for, empty where a person did.
-
-    A plan that the page shows is nobody's own any more.
-    """
+    """The plan's fields, in sight; `planned` is the `plan_key` of what it was made for, empty where a person did."""
     if plan is None:
         empty = {"table": [["", "yes", 1.0]], "caption": "", "keep": "", "source_caption": "", "planned": ""}
-        return {**empty, "edited": False}
+        return {**empty, "plan_shown": ""}
     rows = [[check.question, check.expected, check.weight] for check in plan.checks]
-    keep = "\n".join(plan.keep)
-    return {
-        "table": rows, "caption": plan.caption, "keep": keep, "source_caption": plan.source, "planned": planned,
-        "edited": False, "plan_box": gr.update(open=True),
-    }  # fmt: skip
+    written = {"table": rows, "caption": plan.caption, "keep": "\n".join(plan.keep)}
+    about = {"source_caption": plan.source, "planned": planned, "plan_shown": _wording(written)}
+    return {**written, **about, "plan_box": gr.update(open=True)}
 
 
 def show_mask(path: str | None) -> Form:

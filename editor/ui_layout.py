@@ -233,11 +233,10 @@ def _memory(desk: Desk) -> dict[str, Any]:
     It stands in the browser, out of sight: what Gradio keeps on the server for a page is gone an hour after its line
     broke, at a restart, and where there are many pages.
     """
-    texts = {name: Words("", visible=False) for name in ("job", "shown", "source_caption", "planned")}
+    texts = {name: Words("", visible=False) for name in ("job", "shown", "source_caption", "planned", "plan_shown")}
     return {
         "token": gr.BrowserState("", storage_key=BROWSER_KEY, secret=BROWSER_KEY),
         **texts,
-        "edited": gr.Checkbox(False, visible=False),
         "listed": Ids([], visible=False),
         "base": gr.JSON(asdict(desk.editor.efforts[FIRST_EFFORT]), visible=False),
     }

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from types import SimpleNamespace
 
 from editor.types import SearchSettings
-from editor.ui_forms import CONTROLS, EDIT_ONLY
+from editor.ui_forms import CONTROLS, EDIT_ONLY, PLAN
 
 
 def came(username=None, **query):
@@ -20,7 +20,7 @@ def form(image, **changes):
     fields |= {
         "source_caption": "",
         "planned": "",
-        "edited": False,
+        "plan_shown": "",
         "paint": None,
         "mask": None,
         "mask_means": EDIT_ONLY,
@@ -30,6 +30,11 @@ def form(image, **changes):
         "lock": True,
     }
     return fields | {"lock": True} | changes
+
+
+def plan_of(shown):
+    """What a plan's fields send back once they were shown."""
+    return {name: shown[name] for name in PLAN}
 
 
 def all_of(changes):

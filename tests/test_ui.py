@@ -19,10 +19,10 @@ from editor.registration import Offset
 from editor.types import EditError, SearchSettings
 from editor.ui import build_page, launch_options, translated
 from editor.ui_desk import Desk
-from editor.ui_forms import PROTECT
+from editor.ui_forms import PROTECT, changed, read_plan
 from editor.ui_layout import lay_out
 from tests.fakes import FakeEditor, clock_like
-from tests.page import all_of, came, click, form
+from tests.page import all_of, came, click, form, plan_of
 
 
 def test_a_run_plans_searches_and_shows_its_result(desk, picture):
@@ -55,7 +55,7 @@ def test_a_plan_on_the_page_is_used_as_edited(desk, picture):
 
 def test_a_plan_for_another_instruction_is_made_anew(desk, picture):
     planned = all_of(desk.plan(picture, "make it dark"))
-    again = form(picture, table=planned["table"], planned=planned["planned"], instruction="make it darker")
+    again = form(picture, **plan_of(planned), instruction="make it darker")
     assert all_of(desk.run(again, "ann", came()))["table"][0][0] == "Is it so: make it darker?"
 
 
@@ -175,7 +175,7 @@ def test_a_new_picture_takes_the_mask_of_the_last_one_away(desk, picture):
 
 
 def test_a_plan_of_ones_own_is_for_the_sentence_that_it_ran_with(desk, picture):
-    own = form(picture, table=[["Is it night?", "yes", 1]], edited=True)
+    own = form(picture, table=[["Is it night?", "yes", 1]])
     planned = all_of(desk.run(own, "ann", came()))["planned"]
     again = all_of(desk.run(own | {"planned": planned}, "ann", came()))
     assert [c.question for c in desk.history.get(again["shown"]).recipe.plan.checks] == ["Is it night?"]
@@ -184,44 +184,48 @@ def test_a_plan_of_ones_own_is_for_the_sentence_that_it_ran_with(desk, picture):
 
 
 @pytest.mark.parametrize("other", ["sentence", "picture"])
-def test_a_plan_that_a_person_changed_is_lost_to_no_other_sentence_or_picture_unasked(desk, picture, tmp_path, other):
+@pytest.mark.parametrize(
+    "change", [{"table": [["Is it night?", "yes", 1]]}, {"caption": "a clock at night"}, {"keep": "the hands"}]
+)
+def test_a_plan_that_a_person_changed_is_lost_to_nothing_else_unasked(desk, picture, tmp_path, change, other):
     planned = all_of(desk.plan(picture, "make it dark"))
-    mine = {**form(picture), "planned": planned["planned"], "table": [["Is it night?", "yes", 1]], "edited": True}
+    mine = form(picture, **plan_of(planned) | change)
     clock_like((90, 80)).save(tmp_path / "other.png")
-    taken = desk.take(str(tmp_path / "other.png"), mine["planned"], mine["edited"])
-    assert not {"table", "planned", "edited"} & set(taken)
+    taken = desk.take(str(tmp_path / "other.png"), mine)
+    assert not {"table", "planned", "plan_shown"} & set(taken)
+    assert "table" in desk.take(str(tmp_path / "other.png"), form(picture, **plan_of(planned)))
     mine |= {"instruction": "make it darker"} if other == "sentence" else {"picture": taken["picture"]}
     (asked,) = desk.run(mine, "ann", came())
     assert "press Run again to use it as it stands, or “Make a plan”" in asked["status"]
     assert asked["run"]["interactive"]
     assert desk.jobs.latest("browser:ann") is None
     last = all_of(desk.run(mine | {"planned": asked["planned"]}, "ann", came()))
-    assert [c.question for c in desk.history.get(last["shown"]).recipe.plan.checks] == ["Is it night?"]
-    assert all_of(desk.plan(mine["picture"], mine["instruction"]))["edited"] is False
+    assert desk.history.get(last["shown"]).recipe.plan == read_plan(mine)
+    assert not changed(all_of(desk.plan(mine["picture"], mine["instruction"])))
 
 
 def test_a_plan_that_was_written_before_any_other_is_for_any_sentence_and_stays_with_a_new_picture(desk, picture):
-    own = form(picture, table=[["Is it night?", "yes", 1]], edited=True)
-    assert "table" not in desk.take(picture, own["planned"], own["edited"])
-    assert "table" not in desk.take_example(click(0), own["edited"])
+    own = form(picture, table=[["Is it night?", "yes", 1]])
+    assert "table" not in desk.take(picture, own)
+    assert "table" not in desk.take_example(click(0), own)
     shown = all_of(desk.run(own | {"instruction": "make the rim green"}, "ann", came()))["shown"]
     assert [c.question for c in desk.history.get(shown).recipe.plan.checks] == ["Is it night?"]
 
 
 def test_the_next_edit_begins_without_the_plan_that_made_this_one(desk, picture):
-    own = form(picture, table=[["Is it night?", "yes", 1]], edited=True)
+    own = form(picture, table=[["Is it night?", "yes", 1]])
     shown = all_of(desk.run(own, "ann", came()))["shown"]
     assert desk.further(shown, own)["table"] == [["", "yes", 1.0]]
     assert "table" not in desk.further(shown, own | {"table": [["Is it late?", "yes", 1]]})
 
 
 def test_an_example_fills_picture_and_instruction(desk):
-    taken = desk.take_example(click(0), False)
+    taken = desk.take_example(click(0), form(None))
     assert taken["instruction"] == "make it dark"
     assert images.load(taken["picture"]).image.size == (160, 120)
     for index in (1, -1, "0", None, True):
         with pytest.raises(EditError, match="no longer there"):
-            desk.take_example(click(index), False)
+            desk.take_example(click(index), form(None))
 
 
 def test_another_candidate_becomes_the_result_and_is_kept_once(desk, picture):
@@ -281,7 +285,7 @@ def test_history_goes_back_branches_restores_and_deletes(desk, picture):
     assert back["shown"] == first["shown"]
     restored = desk.restore(first["shown"])
     assert (restored["instruction"], restored["seed"], restored["particles"]) == ("make it dark", 7, 3)
-    again = form(restored["picture"], table=restored["table"], planned=restored["planned"], base=restored["base"])
+    again = form(restored["picture"], **plan_of(restored), base=restored["base"])
     rerun = all_of(desk.run(again, "ann", came()))
     assert desk.history.get(rerun["shown"]).result == desk.history.get(first["shown"]).result
     assert desk.forget(first["shown"], "ann", came())["shown"] == ""
@@ -306,14 +310,14 @@ def test_a_recipe_waits_for_its_picture_but_not_for_another_sentence(desk, pictu
     first = all_of(desk.run(own, "ann", came()))
     dropped = desk.use_recipe(first["slider"][1], None)
     assert "Upload the picture that it was made for" in dropped["status"]
-    taken = desk.take(picture, dropped["planned"])
+    taken = desk.take(picture, dropped)
     assert "table" not in taken
-    fields = {name: dropped[name] for name in ("table", "planned", "base", "seed")}
+    fields = plan_of(dropped) | {"base": dropped["base"], "seed": dropped["seed"]}
     again = all_of(desk.run(form(taken["picture"], **fields), "ann", came()))
     assert desk.history.get(again["shown"]).result == desk.history.get(first["shown"]).result
     other = all_of(desk.run(form(taken["picture"], **fields, instruction="make the rim green"), "ann", came()))
     assert other["table"][0][0] == "Is it so: make the rim green?"
-    assert "table" in desk.take(picture, again["planned"])
+    assert "table" in desk.take(picture, dropped | {"planned": again["planned"]})
 
 
 def test_a_recipe_beyond_the_controls_is_set_to_what_they_can_show(desk, picture):
@@ -411,7 +415,7 @@ def test_reloading_brings_back_mask_settings_seed_and_what_the_plan_is_for(desk,
     assert rest == [], "what a second message leaves out, the page may lose"
     assert first_message["effort"]["value"] is None
     assert len(first_message["effort"]["choices"]) == len(desk.editor.efforts)
-    fields = {name: back[name] for name in ("mask", "mask_means", "feather", "table", "planned", "base", "strength")}
+    fields = plan_of(back) | {name: back[name] for name in ("mask", "mask_means", "feather", "base", "strength")}
     again = all_of(desk.run(form(back["picture"], particles=2, **fields), "ann", came()))
     assert desk.history.get(again["shown"]).result == desk.history.get(first["shown"]).result
     other = all_of(desk.run(form(back["picture"], **fields, instruction="one hour later"), "ann", came()))
@@ -502,7 +506,7 @@ def test_mask_and_all_come_back_with_an_edit_or_a_recipe(desk, picture, tmp_path
     first = all_of(desk.run(masked, "ann", came()))
     used = desk.history.get(first["shown"]).recipe
     for back in (desk.restore(first["shown"]), desk.use_recipe(first["slider"][1], picture)):
-        fields = {name: back[name] for name in ("mask", "mask_means", "feather", "table", "base")}
+        fields = plan_of(back) | {name: back[name] for name in ("mask", "mask_means", "feather", "base")}
         rerun = all_of(desk.run(form(picture, **fields), "ann", came()))
         assert desk.history.get(rerun["shown"]).recipe.mask == used.mask
     assert "drop this PNG again" in desk.use_recipe(first["slider"][1], None)["status"]

@@ -13,7 +13,7 @@ from editor import images, ui_plots, ui_views
 from editor.engine import EFFORTS
 from editor.types import Check, EditError, Plan, SearchSettings
 from editor.ui import build_page
-from editor.ui_forms import CONTROLS, PROTECT, read_mask, read_plan, read_settings, show_plan, show_settings
+from editor.ui_forms import CONTROLS, PROTECT, changed, read_mask, read_plan, read_settings, show_plan, show_settings
 from editor.ui_layout import lay_out
 from tests.fakes import clock_like
 from tests.page import form
@@ -64,7 +64,7 @@ def test_what_the_page_remembers_stands_in_the_browser_and_is_read_whatever_come
     assert not [part for part in page.blocks.values() if isinstance(part, gr.State)]
     with gr.Blocks():
         parts = lay_out(desk)
-    for name in ("job", "shown", "source_caption", "planned"):
+    for name in ("job", "shown", "source_caption", "planned", "plan_shown"):
         assert not parts[name].visible
         assert [parts[name].preprocess(sent) for sent in ("x", "", None, 7, ["x"])] == ["x", "", "", "", ""]
     assert [parts["listed"].preprocess(sent) for sent in (["a", 1, "b"], None, "ab", {})] == [["a", "b"], [], [], []]
@@ -177,3 +177,7 @@ def test_a_plan_comes_back_from_the_page_as_it_was_shown(picture):
     plan = Plan((Check("Is it dark?", "yes", 2.0),), "a dark room", ("a lamp",), "a bright room with a lamp")
     shown = {name: value for name, value in show_plan(plan).items() if name != "plan_box"}
     assert read_plan(form(picture, **shown)) == plan
+    assert not changed(form(picture, **shown))
+    assert not changed(form(picture, **shown | {"table": [["Is it dark? ", "yes", "2"], ["", None, None]]}))
+    for change in ({"table": [["Is it dark?", "yes", 20]]}, {"caption": ""}, {"keep": "a lamp\na table"}):
+        assert changed(form(picture, **shown | change))
