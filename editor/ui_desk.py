@@ -54,6 +54,7 @@ from editor.ui_parts import (
     past_cards,
     progress_line,
     read_examples,
+    repeated,
     serve,
     serve_bytes,
     show_edit,
@@ -105,10 +106,8 @@ class Desk:
         ended = not shared and job is not None and (job.state == "failed" or job.kept in past["listed"])
         if job is not None and (ended or not job.over):
             about = {"job": job.id} if job.over else self._watched(job)
-            watch = self._watch(job, request)
-            # In one message: what the next one leaves out, Gradio's client may take back before it is on the page.
-            yield joined(here, show_request(job.request, self.editor.efforts), about, next(watch))
-            yield from watch
+            first = joined(here, show_request(job.request, self.editor.efforts), about)
+            yield from repeated(first, self._watch(job, request))
         elif shared:
             yield {**here, **self._shared(shared, owner, request)}
         else:
@@ -199,11 +198,9 @@ class Desk:
                 made = show_plan(plan, key)
             todo = EditRequest(image=image, instruction=instruction, plan=plan, mask=mask, settings=settings)
             job = self.jobs.submit(todo, owner)
-            watch = self._watch(job, request, shown)
-            # In one message, as at `arrive`; so is what went wrong with the buttons that it sets free.
-            yield joined(made, {"seed": settings.seed, "planned": key}, self._watched(job), next(watch))
-            yield from watch
-        except EditError as error:
+            first = joined(made, {"seed": settings.seed, "planned": key}, self._watched(job))
+            yield from repeated(first, self._watch(job, request, shown))
+        except EditError as error:  # what went wrong is told with the buttons that it sets free: see `repeated`
             yield {**idle(), **status(str(error), "bad")}
         except Exception:
             yield {**idle(), **status(unexpected("A run failed"), "bad")}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -253,8 +254,18 @@ def joined(*changes: Form) -> Form:
     for change in changes:
         for name, value in change.items():
             updates = [v for v in (whole.get(name), value) if isinstance(v, dict) and v.get("__type__") == "update"]
-            whole[name] = {**updates[0], **updates[1]} if len(updates) == 2 else value
+            whole[name] = {**updates[0], **updates[1]} if len(updates) == 2 else copy(value)
     return whole
+
+
+def repeated(first: Form, messages: Iterator[Form], seconds: float = 1.0) -> Iterator[Form]:
+    """Messages with what belongs to the first one said again in all of the first seconds.
+
+    What the next message leaves out, Gradio's client may take back before it is on the page.
+    """
+    began = time.monotonic()
+    for message in messages:
+        yield joined(first, message) if time.monotonic() - began < seconds else message
 
 
 def idle() -> Form:

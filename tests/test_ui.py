@@ -556,6 +556,7 @@ def test_each_message_of_a_run_says_that_it_goes_on(desk, picture):
     *live, last = list(desk.run(form(picture), "ann", came()))
     shown = [message for message in live if message.get("candidates")]
     assert len(shown) > 1
+    assert all(message["table"] == last["table"] for message in live if "job" in message), "in the first second"
     for message in shown:
         assert message["job"] == shown[0]["job"] != ""
         assert message["live"]["visible"]
