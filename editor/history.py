@@ -155,14 +155,14 @@ class History:
 
     def prune(self, spare: str = "") -> int:
         """Remove the oldest edits beyond the limits, of all owners, except `spare`; how many were removed."""
+        oldest, total, old = self.clock() - self.max_age, 0, []
         with self._session() as session:
-            newest_first = session.exec(select(Edit).order_by(col(Edit.created).desc())).all()
-        oldest = self.clock() - self.max_age
-        total, removed = 0, []
-        for edit in newest_first:
-            total += edit.size
-            if edit.id != spare and (edit.created < oldest or total > self.max_bytes):
-                removed.append(edit)
+            newest_first = select(Edit.id, Edit.created, Edit.size).order_by(col(Edit.created).desc())
+            for edit_id, created, size in session.exec(newest_first):
+                total += size
+                if edit_id != spare and (created < oldest or total > self.max_bytes):
+                    old.append(edit_id)
+            removed = [*filter(None, (session.get(Edit, edit_id) for edit_id in old))]
         self._remove(removed)
         return len(removed)
 
@@ -216,6 +216,20 @@ class History:
             made = made.where(Edit.source != fingerprint)
         with self._session() as session:
             return session.exec(made.order_by(col(Edit.created).desc())).first()
+
+    def thumbnail(self, edit: Edit) -> bytes | None:
+        """The small picture of an edit, as WebP; None where one of its files is missing."""
+        try:
+            return self.thumbnail_path(edit).read_bytes() if all(path.exists() for path in self._paths(edit)) else None
+        except OSError:
+            return None
+
+    def read(self, path: Path) -> bytes:
+        """The bytes of a file of an edit. Raises EditError where it is missing."""
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise EditError("This edit can't be shown: a picture of it is missing from the history folder.") from error
 
     def source_path(self, edit: Edit) -> Path:
         return self.folder / "sources" / f"{edit.source}.png"

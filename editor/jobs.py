@@ -29,12 +29,10 @@ class Runs(Protocol):
 
 @dataclass(eq=False, kw_only=True)
 class Job:
-    """One run. The worker alone writes to it; everybody may read."""
+    """One run. The worker alone writes to it, but for `choices`; everybody may read."""
 
     owner: str
     request: EditRequest
-    parent: str | None = None
-    """The past edit whose result is the source."""
     id: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     stop: threading.Event = field(default_factory=threading.Event)
     state: str = "waiting"
@@ -45,6 +43,8 @@ class Job:
     """A sentence for a person; only when failed."""
     kept: Any = None
     """What `keep` returned for the finished run."""
+    choices: dict[Any, int] = field(default_factory=dict)
+    """What was kept of it, by what `keep` returned: which of the final candidates each is."""
     version: int = 0
     """Counts changes."""
 
@@ -85,9 +85,9 @@ class Jobs:
 
     # ------------------------------------------------------------------------------------------------ for front ends
 
-    def submit(self, request: EditRequest, owner: str, parent: str | None = None) -> Job:
+    def submit(self, request: EditRequest, owner: str) -> Job:
         """Queue a run. Raises EditError if too many wait already."""
-        job = Job(owner=owner, request=request, parent=parent)
+        job = Job(owner=owner, request=request)
         with self._changed:
             if len(self._queue) >= self._most_waiting:
                 raise EditError(f"The queue is full with {len(self._queue)} runs: try again in a minute.")
@@ -134,6 +134,22 @@ class Jobs:
             newest_first = [job for job in reversed(self._jobs.values()) if job.owner == owner]
         return max(newest_first, key=lambda job: not job.over, default=None)
 
+    def chose(self, job: Job, kept: Any, candidate: int) -> None:
+        """Take note that a candidate of a finished run was kept."""
+        with self._changed:
+            job.choices[kept] = candidate
+
+    def of(self, kept: Any, owner: str) -> Job | None:
+        """The owner's latest finished run that something was kept of, if it is still remembered."""
+        with self._changed:
+            made = [job for job in self._jobs.values() if job.state == "done" and job.owner == owner]
+            return next((job for job in reversed(made) if kept in job.choices), None)
+
+    def forget(self, owner: str) -> None:
+        """Remember nothing of this owner's jobs that are over."""
+        with self._changed:
+            self._jobs = {job.id: job for job in self._jobs.values() if job.owner != owner or not job.over}
+
     def stop(self, job: Job) -> None:
         """End the run within a step, keeping the best so far; a job that waits is taken out of the queue."""
         job.stop.set()
@@ -142,6 +158,8 @@ class Jobs:
                 self._queue.remove(job)
                 self._change(job, state="failed", error="The run was stopped before it began.")
                 self._moved_up()
+            elif not job.over:
+                self._change(job)
 
     def place(self, job: Job) -> int:
         """How many runs come before this one; 0 when it runs."""
@@ -206,6 +224,7 @@ class Jobs:
                 if not update.done:
                     self._change(job, update=update)
             job.kept = self._keep_done(job, update)
+            self.chose(job, job.kept, 0)
             self._change(job, update=update, state="done")
         except EditError as error:
             self._change(job, state="failed", error=str(error))

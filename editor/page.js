@@ -1,10 +1,11 @@
 () => {
   document.documentElement.lang = "en";
 
-  // Escape stops a run, unless it closes an enlarged picture or leaves a cell; Enter starts no second run beside one.
+  // Escape stops a run, unless it closes an enlarged picture or a list, leaves a cell, or is for an input method;
+  // Enter starts no second run beside one.
   document.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || event.defaultPrevented) return;
-    if (document.fullscreenElement || document.querySelector(".fullscreen")) return;
+    if (event.key !== "Escape" || event.defaultPrevented || event.isComposing) return;
+    if (document.fullscreenElement || document.querySelector(".fullscreen, [role='listbox']")) return;
     const stop = document.querySelector("#stop");
     if (stop && stop.getClientRects().length) stop.click();
   });

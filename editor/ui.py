@@ -14,7 +14,7 @@ from editor.loading import MAX_BYTES
 from editor.types import EditError
 from editor.ui_api import add_api
 from editor.ui_desk import Desk
-from editor.ui_forms import FIELDS, Form
+from editor.ui_forms import GROUPS, Form
 from editor.ui_layout import lay_out
 from editor.ui_parts import status
 
@@ -78,8 +78,7 @@ def _theme() -> gr.themes.Base:
 def _wire(page: gr.Blocks, parts: dict[str, Any], desk: Desk) -> None:
     def on(trigger: Callable[..., Any], handler: Callable[..., Any], **options: Any) -> None:
         names = [name for name in inspect.signature(handler).parameters if name not in ("request", "event")]
-        inputs = {parts[name] for name in (FIELDS if "form" in names else ())}
-        inputs |= {parts[name] for name in names if name != "form"}
+        inputs = {parts[field] for name in names for field in GROUPS.get(name, (name,))}
         options |= {"show_progress": "hidden", "api_visibility": "private"}
         trigger(translated(handler, parts), inputs, list(parts.values()), **options)
 
@@ -121,7 +120,7 @@ def translated(handler: Callable[..., Any], parts: dict[str, Any]) -> Callable[.
 
     def call(values: dict[Any, Any], request: gr.Request, event: Any = None) -> Iterator[Any]:
         named = {name: values[part] for name, part in parts.items() if part in values}
-        given = {"form": named, "request": request, "event": event, **named}
+        given = {**dict.fromkeys(GROUPS, named), "request": request, "event": event, **named}
         try:
             changes = handler(**{name: given[name] for name in wanted})
             for change in changes if inspect.isgenerator(changes) else [changes]:

@@ -13,8 +13,11 @@ from editor.jobs import Job, unexpected
 from editor.types import EditError, EditRequest
 from editor.ui_desk import Desk
 from editor.ui_forms import FIRST_EFFORT, read_picture
-from editor.ui_parts import report_of, serve_bytes
+from editor.ui_parts import owner_of, report_of, serve_bytes
 from rewards.base import Plan
+
+API = "api"
+"""Owns the runs of all callers without a login; no token of a browser names it."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Api:
                 mask=images.load_mask(mask, picture.size) if mask else None,
                 settings=settings if strength is None else settings.but(strength=strength, times=None),
             )
-            job = self.desk.jobs.submit(todo, _owner(request))
+            job = self.desk.jobs.submit(todo, owner_of("", request, API))
             for seen in self.desk.jobs.follow(job):
                 yield self._answer(seen)
         except Exception as error:
@@ -81,7 +84,7 @@ class Api:
         `job` is the id in the report of /edit. Returns the same report and PNG as that does.
         """
         try:
-            return self._answer(self.desk.jobs.get(job, _owner(request)))
+            return self._answer(self.desk.jobs.get(job, owner_of("", request, API)))
         except Exception as error:
             raise told(error) from error
 
@@ -96,13 +99,9 @@ class Api:
             return report, None
         history = self.desk.history
         edit = history.get(job.kept)
-        data = history.result_path(edit).read_bytes()
+        data = history.read(history.result_path(edit))
         report |= report_of(job.request, update) | {"edit": edit.id, "recipe": edit.recipe.to_json()}
         return report, serve_bytes(data, "tiltedit.png")
-
-
-def _owner(request: gr.Request) -> str:
-    return f"user:{request.username}" if request.username else "api"
 
 
 def told(error: Exception) -> gr.Error:

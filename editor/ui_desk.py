@@ -1,7 +1,7 @@
 """What the page does: one small handler for each event, between the components and the engine.
 
-A handler's parameters are names of components whose values it gets (`form` means all of `ui_parts.FIELDS`), besides the
-request and the event. It returns or yields changes: names of components with their new values; the others stay.
+A handler's parameters are names of components whose values it gets, or of groups of them (`ui_forms.GROUPS`), besides
+the request and the event. It returns or yields changes: names of components with their new values; the others stay.
 Every picture goes through the safe loader, every model call through the jobs, every result into the history.
 """
 
@@ -17,7 +17,7 @@ import gradio as gr
 from PIL import Image
 
 from editor import images, ui_plots
-from editor.history import History
+from editor.history import Edit, History
 from editor.jobs import Job, Jobs, unexpected
 from editor.mark import marked
 from editor.recipe import Recipe, encode_result, read_recipe
@@ -25,6 +25,8 @@ from editor.types import EditError, EditRequest
 from editor.ui_forms import (
     ANY,
     Form,
+    changed,
+    fits,
     plan_key,
     possible,
     read_mask,
@@ -50,17 +52,21 @@ from editor.ui_parts import (
     nothing,
     owner_of,
     past_cards,
+    progress_line,
     read_examples,
-    running_line,
+    repeated,
     serve,
     serve_bytes,
     show_edit,
     show_request,
     status,
-    waiting_line,
 )
 
 REFUSED = "The picture, and what the model makes of it without any edit"
+CHANGED = (
+    "You changed this plan for another picture or sentence: press Run again to use it as it stands, or “Make a plan” "
+    "for a new one."
+)
 PLANNING, FIRST = "Planning…", "Planning… The first plan waits for the models to be loaded."
 EXAMPLES = Path(__file__).resolve().parent.parent / "assets" / "examples"
 
@@ -91,18 +97,17 @@ class Desk:
     # ------------------------------------------------------------------------------------------- coming to the page
 
     def arrive(self, token: str, request: gr.Request) -> Iterator[Form]:
-        """Give a new browser its token and list its past edits; find its run or the result of that, or a shared one."""
+        """Give a new browser its token and list its past edits; find its run or how that ended, or a shared edit."""
         token = token or secrets.token_urlsafe(16)
         owner = owner_of(token, request)
-        past, shared = self._past(owner), request.query_params.get("edit")
+        past, shared = past_cards(self.history, owner), request.query_params.get("edit")
         here = {"token": token, **self._efforts(), **past, **idle()}
         job = self.jobs.latest(owner)
-        if job is not None and (not job.over or (job.kept in past["listed"] and not shared)):
+        ended = not shared and job is not None and (job.state == "failed" or job.kept in past["listed"])
+        if job is not None and (ended or not job.over):
             about = {"job": job.id} if job.over else self._watched(job)
-            watch = self._watch(job, request)
-            # In one message: what the next one leaves out, Gradio's client may take back before it is on the page.
-            yield joined(here, show_request(job.request, self.editor.efforts), about, next(watch))
-            yield from watch
+            first = joined(here, show_request(job.request, self.editor.efforts), about)
+            yield from repeated(first, self._watch(job, request))
         elif shared:
             yield {**here, **self._shared(shared, owner, request)}
         else:
@@ -112,12 +117,14 @@ class Desk:
         """An edit whose link somebody opened, or why there is none."""
         try:
             edit = self.history.get(shared)
-            instruction = edit.recipe.instruction
+            said = f"“{edit.recipe.instruction}”: a result that was shared. Edit it further, or take over its settings."
+            return {**status(said), **self._shown(edit, owner, request)}
         except EditError as error:
             return status(str(error), "bad")
-        said = f"“{instruction}”: a result that was shared. Edit it further, or take over its settings."
-        own = {"forget": gr.update(visible=edit.owner == owner)}
-        return {**status(said), **show_edit(self.history, edit, request), **own}
+
+    def _shown(self, edit: Edit, owner: str, request: gr.Request) -> Form:
+        """A kept edit, whose owner alone may delete it. Raises EditError where its files are missing."""
+        return {**show_edit(self.history, edit, request), "forget": gr.update(visible=edit.owner == owner)}
 
     def _efforts(self) -> Form:
         """The efforts with the seconds that each is expected to take on this machine, once that is known."""
@@ -130,23 +137,26 @@ class Desk:
 
     # ------------------------------------------------------------------------------------------------ before the run
 
-    def take(self, picture: str | None, planned: str = "") -> Form:
+    def take(self, picture: str | None, plan: Form | None = None) -> Form:
         """Put an uploaded picture on the page as the editor reads it: upright, in RGB, as PNG.
 
-        A plan stays that is for any picture.
+        A plan stays that is for any picture, or that a person changed.
         """
         try:
             loaded = images.load(picture)
         except EditError as error:
             return {"picture": None, **status(str(error), "bad")}
         said = " ".join(loaded.notices) or "The picture is loaded: say what should be different."
-        plan = {} if planned.startswith(ANY) else show_plan(None)
-        return {"picture": serve(loaded.image), **show_mask(None), **plan, **status(said)}
+        stays = plan is not None and (changed(plan) or plan["planned"].startswith(ANY))
+        cleared = {} if stays else show_plan(None)
+        return {"picture": serve(loaded.image), **show_mask(None), **cleared, **status(said)}
 
-    def take_example(self, event: gr.EventData) -> Form:
-        """Put an example with its instruction on the page."""
+    def take_example(self, event: gr.EventData, plan: Form | None = None) -> Form:
+        """Put an example with its instruction on the page; a plan stays that a person changed."""
         path, instruction = chosen(event, self.examples)
-        return {**self.take(path), "instruction": instruction, **status("An example is loaded: run it, or change it.")}
+        said = status("An example is loaded: run it, or change it.")
+        own = plan if plan is not None and changed(plan) else None
+        return {**self.take(path, own), "instruction": instruction, **said}
 
     def paint_on(self, picture: str | None) -> Form:
         """Put the picture under the brush."""
@@ -154,8 +164,8 @@ class Desk:
         return {"paint": gr.update(value=under, visible=True)}
 
     def adopt(self, effort: str) -> Form:
-        """Set the controls to an effort's settings."""
-        return show_settings(self.editor.efforts[effort])
+        """Set the controls to an effort's settings, but for how much may change, which is no matter of effort."""
+        return {name: value for name, value in show_settings(self.editor.efforts[effort]).items() if name != "strength"}
 
     def plan(self, picture: str | None, instruction: str) -> Iterator[Form]:
         """Ask the model for a plan and show it."""
@@ -170,23 +180,27 @@ class Desk:
 
     # ------------------------------------------------------------------------------------------------------- the run
 
-    def run(self, form: Form, token: str, request: gr.Request) -> Iterator[Form]:
-        """Run with the plan on the page, or a new one if it was made for another picture or instruction; and watch."""
+    def run(self, form: Form, token: str, request: gr.Request, shown: str = "") -> Iterator[Form]:
+        """Run with the plan on the page, or a new one if it was made for another picture or instruction; and watch.
+
+        Where a person changed the plan that was made for another, nothing is lost unasked: it waits for a second press.
+        """
         try:
             owner, image, instruction = owner_of(token, request), read_picture(form["picture"]), form["instruction"]
-            plan, key, settings, mask = read_plan(form), plan_key(image, instruction), read_settings(form), None
-            mask, made = read_mask(form, image), {}
-            if plan is None or form["planned"] not in ("", key, plan_key(None, instruction)):
+            plan, key, settings = read_plan(form), plan_key(image, instruction), read_settings(form)
+            mask, made, fit = read_mask(form, image), {}, fits(form, image, instruction)
+            if changed(form) and not fit:
+                yield {**idle(), "planned": key, **status(CHANGED, "ask")}
+                return
+            if plan is None or not fit:
                 yield {**busy(began=False), **self._planning()}
                 plan = self.jobs.call(lambda: self.editor.plan(image, instruction))
                 made = show_plan(plan, key)
             todo = EditRequest(image=image, instruction=instruction, plan=plan, mask=mask, settings=settings)
             job = self.jobs.submit(todo, owner)
-            watch = self._watch(job, request)
-            # In one message, as at `arrive`; so is what went wrong with the buttons that it sets free.
-            yield joined(made, {"seed": settings.seed, "planned": key}, self._watched(job), next(watch))
-            yield from watch
-        except EditError as error:
+            first = joined(made, {"seed": settings.seed, "planned": key}, self._watched(job))
+            yield from repeated(first, self._watch(job, request, shown))
+        except EditError as error:  # what went wrong is told with the buttons that it sets free: see `repeated`
             yield {**idle(), **status(str(error), "bad")}
         except Exception:
             yield {**idle(), **status(unexpected("A run failed"), "bad")}
@@ -201,10 +215,10 @@ class Desk:
     def _on(self, job: Job) -> Form:
         """What belongs to a run that goes on, whatever else is shown beside it."""
         hidden, shown = gr.update(visible=False), gr.update(visible=True)
-        return {**busy(), "welcome": hidden, "live": shown, "job": job.id}
+        return {**busy(stopping=job.stop.is_set()), "welcome": hidden, "live": shown, "job": job.id}
 
-    def _watch(self, job: Job, request: gr.Request) -> Iterator[Form]:
-        """What the job does, until it is over; then its result.
+    def _watch(self, job: Job, request: gr.Request, before: str = "") -> Iterator[Form]:
+        """What the job does, until it is over; then its result, or the edit that was shown before where it has none.
 
         Each message says again that it goes on: Gradio's client drops one that the next overtakes.
         """
@@ -212,24 +226,47 @@ class Desk:
             if not seen.over:
                 yield self._on(job) | self._live(seen)
         if job.state == "failed":
-            yield {**idle(), **nothing(), **self._refused(job), **status(job.error, "bad")}
+            refused = self._refused(job)
+            right = {**nothing(), **refused} if refused else self._again(before, job.owner, request)
+            yield {**idle(), **right, **status(job.error, "bad")}
             return
-        kept = {**show_edit(self.history, self.history.get(job.kept), request), **self._past(job.owner, job.kept)}
-        kept |= self._efforts()
-        yield {**idle(), **kept, **self._candidates(job, 0), **status(ending_line(job.update), "done")}
+        yield self._result(job, request)
+
+    def _result(self, job: Job, request: gr.Request) -> Form:
+        """What came of a job that is done, or why that can't be shown."""
+        try:
+            edit = show_edit(self.history, self.history.get(job.kept), request)
+        except EditError as error:
+            return {**idle(), **nothing(), **status(str(error), "bad")}
+        around = {**past_cards(self.history, job.owner, job.kept), **self._efforts(), **self._candidates(job, 0)}
+        return {**idle(), **edit, **around, **status(ending_line(job.update), "done")}
 
     def _live(self, job: Job) -> Form:
-        update = job.update
+        line, update = progress_line(self.jobs, job), job.update
         if update is None or not update.previews:
-            return status(waiting_line(self.jobs, job), "busy")
+            return line
         curve = ui_plots.curve(update.history, update.source_score, update.steps)
-        line = status(running_line(update), "busy", update.step / max(1, update.steps))
         return {**line, "candidates": live_cards(update), "curve": curve}
+
+    def _again(self, shown: str, owner: str, request: gr.Request) -> Form:
+        """A kept edit with the other candidates of its run; nothing if there is none of this id."""
+        try:
+            edit = self.history.get(shown)
+            return {**self._shown(edit, owner, request), **self._run_of(edit, owner)}
+        except EditError:
+            return nothing()
+
+    def _run_of(self, edit: Edit, owner: str) -> Form:
+        """The candidates of the run that made an edit, to choose from, if it is still remembered."""
+        run = self.jobs.of(edit.id, owner)
+        if run is None:
+            return {"job": "", "candidates": ""}
+        return {"job": run.id, **self._candidates(run, run.choices[edit.id])}
 
     def _refused(self, job: Job) -> Form:
         """What the model makes of a picture that it was to edit and could not; or a result that could not be kept."""
         update = job.update
-        if update is None or update.roundtrip is None:
+        if update is None or update.roundtrip is None or (job.stop.is_set() and not update.done):
             return {}
         if update.done:
             recipe = Recipe.of(job.request, update, self.editor.profile.name)
@@ -248,9 +285,9 @@ class Desk:
         return {"candidates": final_cards(update.candidates, update.plan, chosen), **shown}
 
     def stop(self, job: str, token: str, request: gr.Request) -> Form:
-        """End the run within a step."""
+        """End the run within a step; who watches it sees that."""
         self.jobs.stop(self.jobs.get(job, owner_of(token, request)))
-        return status("Stopping: the best so far is kept…", "busy")
+        return {}
 
     # ------------------------------------------------------------------------------------------------- after the run
 
@@ -262,17 +299,22 @@ class Desk:
             return {}
         kept = self.history.made(owner, images.fingerprint(chosen(event, run.update.candidates).image))
         kept = kept or Keeper(self.history, self.editor.profile.name)(run, event.index)
+        self.jobs.chose(run, kept, event.index)
         said = status(f"Candidate {event.index + 1} is the result now.", "done")
-        shown = {**show_edit(self.history, self.history.get(kept), request), **self._past(owner, kept)}
+        shown = {**show_edit(self.history, self.history.get(kept), request), **past_cards(self.history, owner, kept)}
         return {**shown, **self._candidates(run, event.index), **said}
 
     def recall(self, event: gr.EventData, listed: Sequence[str], job: str, token: str, request: gr.Request) -> Form:
-        """Show a past edit, beside the run that the page watches if there is one."""
+        """Show a past edit with its other candidates, or beside the run that the page watches if there is one."""
         edit = self.history.get(chosen(event, listed), owner := owner_of(token, request))
         depth = len(self.history.lineage(edit))
         said = f"“{edit.recipe.instruction}”" + (f", edit {depth} of its line" if depth > 1 else "")
-        shown = {**show_edit(self.history, edit, request), **self._past(owner, edit.id), **status(said, "done")}
-        return shown if self.jobs.is_on(job) else {**shown, "candidates": "", "job": ""}
+        shown = {
+            **show_edit(self.history, edit, request),
+            **past_cards(self.history, owner, edit.id),
+            **status(said, "done"),
+        }
+        return shown if self.jobs.is_on(job) else {**shown, **self._run_of(edit, owner)}
 
     def restore(self, shown: str) -> Form:
         """Set picture, mask, instruction, plan and settings to those of the edit that is shown."""
@@ -283,10 +325,16 @@ class Desk:
         recipe = possible(edit.recipe, self.editor.profile, said)
         return {"picture": serve(source), **mask, **show_recipe(recipe, source), **status(" ".join(said))}
 
-    def further(self, shown: str) -> Form:
-        """Make the result the picture to edit next."""
-        taken = self.take(str(self.history.result_path(self.history.get(shown))))
-        return {**taken, "instruction": "", **status("The result is the picture now: what should be different next?")}
+    def further(self, shown: str, plan: Form | None = None) -> Form:
+        """Make the result the picture to edit next, with a seed of its own.
+
+        A plan that a person changed stays, unless it made this result.
+        """
+        edit = self.history.get(shown)
+        unused = plan is not None and changed(plan) and read_plan(plan) != edit.recipe.plan
+        taken = self.take(str(self.history.result_path(edit)), plan if unused else None)
+        said = status("The result is the picture now: what should be different next?")
+        return {**taken, "instruction": "", "lock": False, **said}
 
     def use_recipe(self, recipe_file: str | None, picture: str | None) -> Form:
         """Set mask, instruction, plan and settings to those of a recipe that came with a PNG."""
@@ -314,7 +362,7 @@ class Desk:
     def download(self, shown: str, strip: bool) -> Form:
         """The result's file, with its recipe or with the AI mark alone."""
         edit = self.history.get(shown)
-        data = self.history.result_path(edit).read_bytes()
+        data = self.history.read(self.history.result_path(edit))
         data = encode_result(images.load(data).image, None) if strip else data
         return {"download": serve_bytes(data, file_name(edit))}
 
@@ -322,16 +370,11 @@ class Desk:
         """Delete the edit that is shown."""
         owner = owner_of(token, request)
         self.history.delete(owner, shown)
-        return {**self._past(owner), **nothing(), **status("The edit is deleted.")}
+        return {**past_cards(self.history, owner), **nothing(), **status("The edit is deleted.")}
 
     def forget_all(self, token: str, request: gr.Request) -> Form:
         """Delete all edits of this owner."""
         owner = owner_of(token, request)
         count = self.history.clear(owner)
-        return {**self._past(owner), **nothing(), **status(f"All {count} edits are deleted.")}
-
-    def _past(self, owner: str, shown: str = "") -> Form:
-        kept = self.history.list(owner)
-        edits = [edit for edit in kept if edit.readable]
-        cards = past_cards(self.history, edits, shown)
-        return {"listed": [edit.id for edit in edits], "past": cards, "past_box": gr.update(visible=bool(kept))}
+        self.jobs.forget(owner)
+        return {**past_cards(self.history, owner), **nothing(), **status(f"All {count} edits are deleted.")}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from abc import ABCMeta
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import gradio as gr
@@ -16,6 +17,7 @@ from editor.baselines import METHODS
 from editor.engine import SAMPLING
 from editor.profiles import Profile
 from editor.recipe import Recipe
+from editor.recipe import _settings as settings_from
 from editor.types import EditError, SearchSettings
 from rewards.base import YES, Check, Plan
 
@@ -33,10 +35,12 @@ RANGES = {
     "preserve": (0, 50), "outlines": (0, 50), "drift": (0, 50), "focus": (0, 1), "jitters": (0, 16), "undo": (0, 0.5),
 }  # fmt: skip
 """The least and the most that a control can be set to."""
-PLAN = ("table", "caption", "keep", "source_caption", "planned")
+PLAN = ("table", "caption", "keep", "source_caption", "planned", "plan_shown")
 MASK = ("paint", "mask", "mask_means", "feather")
 FIELDS = ("picture", "instruction", *PLAN, *MASK, "base", "seed", "lock", *CONTROLS)
 """What a run needs of the page."""
+GROUPS = {"form": FIELDS, "plan": PLAN}
+"""What a handler's parameter of that name stands for."""
 FIRST_EFFORT = "balanced"
 """What the page and the programming interface take when nobody chooses."""
 ANY = "*"
@@ -91,24 +95,59 @@ def _layers(paint: gr.ImageEditor, payload: Any) -> dict[str, list[Any]]:
     return {"layers": [layer if isinstance(layer, bytes) else layer.path for layer in layers if layer]}
 
 
+def _words(_: gr.Textbox, payload: Any) -> str:
+    return payload if isinstance(payload, str) else ""
+
+
+def _ids(_: gr.JSON, payload: Any) -> list[str]:
+    return [item for item in payload if isinstance(item, str)] if isinstance(payload, list) else []
+
+
 Picture = _reading(gr.Image, _path)
 """Hands on an upload's path as it came, so that nothing but the safe loader opens it."""
 Paint = _reading(gr.ImageEditor, _layers)
 """Hands on the painted layers as they came: bytes or paths."""
+Words = _reading(gr.Textbox, _words)
+"""Hands on a text, empty where something else was sent."""
+Ids = _reading(gr.JSON, _ids)
+"""Hands on the texts of a list."""
 
 
 def read_plan(form: Form) -> Plan | None:
     """The plan as it stands in the table; None if the table is empty. Raises EditError for what is no plan."""
-    rows = [[str(cell or "").strip() for cell in (*row, "", "")[:3]] for row in form["table"]]
-    rows = [row for row in rows if row[0]]
+    rows = _rows(form["table"])
     if not rows:
         return None
     try:
         checks = tuple(Check.of(question, expected or YES, _weight(weight)) for question, expected, weight in rows)
-        keep = tuple(line.strip() for line in form["keep"].splitlines() if line.strip())
-        return Plan(checks, form["caption"].strip(), keep, form["source_caption"])
+        return Plan(checks, form["caption"].strip(), _lines(form["keep"]), form["source_caption"])
     except ValueError as error:
         raise EditError(f"The plan can't be used: {error}") from error
+
+
+def _rows(table: Sequence[Sequence[Any]]) -> list[list[str]]:
+    """Question, expected answer and weight of each row that has a question."""
+    rows = [[str(cell or "").strip() for cell in (*row, "", "")[:3]] for row in table]
+    return [row for row in rows if row[0]]
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _wording(plan: Form) -> str:
+    """What stands in a plan's fields, as one text; a weight is the same with a point and without."""
+    rows = [[question, expected, weight.removesuffix(".0")] for question, expected, weight in _rows(plan["table"])]
+    return json.dumps([rows, plan["caption"].strip(), _lines(plan["keep"])]) if rows else ""
+
+
+def changed(plan: Form) -> bool:
+    """Whether a person wrote checks of their own or changed the plan that the page showed.
+
+    What stands there tells it: Gradio's textboxes say that they were written in only where a key makes a letter.
+    """
+    wording = _wording(plan)
+    return bool(wording) and wording != plan["plan_shown"]
 
 
 def _weight(text: str) -> float:
@@ -121,6 +160,11 @@ def _weight(text: str) -> float:
 def plan_key(image: Image.Image | None, instruction: str) -> str:
     """Names what a plan was made for: a picture, or any, and an instruction."""
     return f"{images.fingerprint(image) if image else ANY} {instruction}"
+
+
+def fits(form: Form, image: Image.Image, instruction: str) -> bool:
+    """Whether the plan on the page was made for this picture and instruction, or written for any."""
+    return form["planned"] in ("", plan_key(image, instruction), plan_key(None, instruction))
 
 
 def read_mask(form: Form, image: Image.Image) -> Image.Image | None:
@@ -137,7 +181,7 @@ def read_mask(form: Form, image: Image.Image) -> Image.Image | None:
 
 def read_settings(form: Form) -> SearchSettings:
     """The base settings with what the controls say; the seed is new unless it is locked. Raises EditError."""
-    base: SearchSettings = form["base"]
+    base = _read_base(form["base"])
     seed = int(form["seed"] or 0) if form["lock"] else secrets.randbelow(2**32)
     controls = {name: form[name] for name in CONTROLS}
     if (controls["steps"], controls["strength"]) != (base.steps, base.strength):
@@ -148,21 +192,28 @@ def read_settings(form: Form) -> SearchSettings:
         raise EditError(f"The settings can't be used: {error}") from error
 
 
+def _read_base(sent: Any) -> SearchSettings:
+    """The settings that the controls change. Raises EditError for what is none."""
+    try:
+        return settings_from(sent)
+    except ValueError as error:
+        raise EditError("The page's settings can't be read: choose an effort, or reload the page.") from error
+
+
 def show_settings(settings: SearchSettings) -> Form:
     """The controls at these settings."""
-    return {"base": settings, **{name: getattr(settings, name) for name in CONTROLS}}
+    return {"base": asdict(settings), **{name: getattr(settings, name) for name in CONTROLS}}
 
 
 def show_plan(plan: Plan | None, planned: str = "") -> Form:
     """The plan's fields, in sight; `planned` is the `plan_key` of what it was made for, empty where a person did."""
     if plan is None:
-        return {"table": [["", "yes", 1.0]], "caption": "", "keep": "", "source_caption": "", "planned": ""}
+        empty = {"table": [["", "yes", 1.0]], "caption": "", "keep": "", "source_caption": "", "planned": ""}
+        return {**empty, "plan_shown": ""}
     rows = [[check.question, check.expected, check.weight] for check in plan.checks]
-    keep = "\n".join(plan.keep)
-    return {
-        "table": rows, "caption": plan.caption, "keep": keep, "source_caption": plan.source, "planned": planned,
-        "plan_box": gr.update(open=True),
-    }  # fmt: skip
+    written = {"table": rows, "caption": plan.caption, "keep": "\n".join(plan.keep)}
+    about = {"source_caption": plan.source, "planned": planned, "plan_shown": _wording(written)}
+    return {**written, **about, "plan_box": gr.update(open=True)}
 
 
 def show_mask(path: str | None) -> Form:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
@@ -9,7 +10,7 @@ import gradio as gr
 from editor import ui_views
 from editor.types import MAX_INSTRUCTION, SearchSettings
 from editor.ui_desk import Desk
-from editor.ui_forms import EDIT_ONLY, FIRST_EFFORT, PROTECT, RANGES, Paint, Picture, methods
+from editor.ui_forms import EDIT_ONLY, FIRST_EFFORT, PROTECT, RANGES, Ids, Paint, Picture, Words, methods
 from editor.ui_parts import example_cards
 from editor.ui_stage import past, stage
 from editor.ui_views import CARDS_JS
@@ -29,7 +30,7 @@ def lay_out(desk: Desk) -> dict[str, Any]:
             parts |= _request(desk) | _plan() | _settings(desk) | _mask() | _recipe()
         with gr.Column(scale=7, min_width=320, elem_id="right"):
             parts |= stage()
-    parts |= past(desk) | _states(desk)
+    parts |= past(desk) | _memory(desk)
     return parts
 
 
@@ -65,7 +66,7 @@ def _request(desk: Desk) -> dict[str, Any]:
     with gr.Row(elem_id="buttons"):
         run = gr.Button("Run", variant="primary", interactive=False, elem_id="run", scale=3, min_width=90)
         stop = gr.Button("Stop", variant="stop", elem_id="stop", visible=False, scale=2, min_width=70)
-        make_plan = gr.Button("Show the plan", elem_id="make-plan", scale=2, min_width=110)
+        make_plan = gr.Button("Make a plan", elem_id="make-plan", scale=2, min_width=110)
     return {
         "picture": picture,
         "examples": examples,
@@ -226,14 +227,16 @@ def _recipe() -> dict[str, Any]:
         return {"recipe_file": gr.File(type="filepath", file_types=[".png"], label="Result with a recipe", height=110)}
 
 
-def _states(desk: Desk) -> dict[str, Any]:
-    """What the page remembers: ids and settings, never pictures."""
+def _memory(desk: Desk) -> dict[str, Any]:
+    """What the page remembers: ids and settings, never pictures.
+
+    It stands in the browser, out of sight: what Gradio keeps on the server for a page is gone an hour after its line
+    broke, at a restart, and where there are many pages.
+    """
+    texts = {name: Words("", visible=False) for name in ("job", "shown", "source_caption", "planned", "plan_shown")}
     return {
         "token": gr.BrowserState("", storage_key=BROWSER_KEY, secret=BROWSER_KEY),
-        "job": gr.State(""),
-        "shown": gr.State(""),
-        "listed": gr.State([]),
-        "source_caption": gr.State(""),
-        "planned": gr.State(""),
-        "base": gr.State(desk.editor.efforts[FIRST_EFFORT]),
+        **texts,
+        "listed": Ids([], visible=False),
+        "base": gr.JSON(asdict(desk.editor.efforts[FIRST_EFFORT]), visible=False),
     }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,7 +30,7 @@ from rewards.base import Plan
 CARD = 256
 """Longest side in pixels of a candidate's picture on its card."""
 COMPARED = 2048
-"""Longest side in pixels of the picture of differences."""
+"""Longest side in pixels of the pictures to compare: before, after, and their difference."""
 
 T = TypeVar("T")
 
@@ -83,15 +84,22 @@ def _best(scores: Sequence[float]) -> int | None:
     return max(range(len(scores)), key=scores.__getitem__, default=None)
 
 
-def past_cards(history: History, edits: Sequence[Edit], shown: str) -> str:
-    """Past edits, to come back to."""
-    cards = []
-    for edit in edits:
-        said, when = edit.recipe.instruction, time.strftime("%Y-%m-%d %H:%M", time.localtime(edit.created))
-        picture = history.thumbnail_path(edit).read_bytes()
-        cards.append(Card(picture, ("↳ " if edit.parent else "") + said, f"Show: {said}", hint=f"{said} · {when}"))
-    best = next((k for k, edit in enumerate(edits) if edit.id == shown), None)
-    return ui_views.cards(cards, "Your edits, newest first", best=best, choosable=True)
+def past_cards(history: History, owner: str, shown: str = "") -> Form:
+    """An owner's past edits to come back to, but for those of another version and those whose files are missing."""
+    kept, listed, cards = history.list(owner), [], []
+    for edit in kept:
+        picture = history.thumbnail(edit) if edit.readable else None
+        if picture is not None:
+            listed.append(edit.id)
+            cards.append(_past_card(edit, picture))
+    best = listed.index(shown) if shown in listed else None
+    past = ui_views.cards(cards, "Your edits, newest first", best=best, choosable=True)
+    return {"listed": listed, "past": past, "past_box": gr.update(visible=bool(kept))}
+
+
+def _past_card(edit: Edit, picture: bytes) -> Card:
+    said, when = edit.recipe.instruction, time.strftime("%Y-%m-%d %H:%M", time.localtime(edit.created))
+    return Card(picture, ("↳ " if edit.parent else "") + said, f"Show: {said}", hint=f"{said} · {when}")
 
 
 def chosen(event: gr.EventData, items: Sequence[T]) -> T:
@@ -107,10 +115,12 @@ def file_name(edit: Edit) -> str:
     return f"tiltedit-{edit.result[:8]}.png"
 
 
-def owner_of(token: str, request: gr.Request) -> str:
-    """Whose pictures these are: the user who logged in, or else the browser by its secret token."""
+def owner_of(token: str, request: gr.Request, anybody: str = "") -> str:
+    """Whose pictures these are: the user who logged in, or else `anybody`, or the browser by its secret token."""
     if request.username:
         return f"user:{request.username}"
+    if anybody:
+        return anybody
     if not token:
         raise EditError("The page is still loading: try again in a moment.")
     return f"browser:{token}"
@@ -118,7 +128,7 @@ def owner_of(token: str, request: gr.Request) -> str:
 
 def link_to(edit: Edit, request: gr.Request) -> str:
     """The address of a kept edit, on the host by which its reader came here."""
-    here = urlsplit(request.headers.get("referer", ""))
+    here = urlsplit(request.headers.get("referer") or str(request.base_url))
     return urlunsplit((here.scheme, here.netloc, here.path, f"edit={edit.id}", ""))
 
 
@@ -203,6 +213,16 @@ def waiting_line(jobs: Jobs, job: Job) -> str:
     return running_line(job.update) if job.update else "Starting…"
 
 
+def progress_line(jobs: Jobs, job: Job) -> Form:
+    """How a run that is not over stands."""
+    update = job.update
+    if job.stop.is_set():
+        return status("Stopping: the best so far is kept…", "busy")
+    if update is None or not update.previews:
+        return status(waiting_line(jobs, job), "busy")
+    return status(running_line(update), "busy", update.step / max(1, update.steps))
+
+
 def running_line(update: EditUpdate) -> str:
     """How far the run has come, and how long that took."""
     return f"{update.message} · {update.cost.seconds:.0f} s"
@@ -234,8 +254,18 @@ def joined(*changes: Form) -> Form:
     for change in changes:
         for name, value in change.items():
             updates = [v for v in (whole.get(name), value) if isinstance(v, dict) and v.get("__type__") == "update"]
-            whole[name] = {**updates[0], **updates[1]} if len(updates) == 2 else value
+            whole[name] = {**updates[0], **updates[1]} if len(updates) == 2 else copy(value)
     return whole
+
+
+def repeated(first: Form, messages: Iterator[Form], seconds: float = 1.0) -> Iterator[Form]:
+    """Messages with what belongs to the first one said again in all of the first seconds.
+
+    What the next message leaves out, Gradio's client may take back before it is on the page.
+    """
+    began = time.monotonic()
+    for message in messages:
+        yield joined(first, message) if time.monotonic() - began < seconds else message
 
 
 def idle() -> Form:
@@ -247,11 +277,11 @@ def idle() -> Form:
     }
 
 
-def busy(began: bool = True) -> Form:
-    """The buttons while a run is watched, or planned for: before it has begun there is nothing to stop."""
+def busy(began: bool = True, stopping: bool = False) -> Form:
+    """The buttons while a run is watched, or planned for: before it has begun there is nothing to stop, nor twice."""
     return {
         "run": gr.update(interactive=False, value="Running…"),
-        "stop": gr.update(visible=began),
+        "stop": gr.update(visible=began, interactive=not stopping),
         "make_plan": gr.update(visible=False),
     }
 
@@ -259,7 +289,8 @@ def busy(began: bool = True) -> Form:
 def show_request(request: EditRequest, efforts: Mapping[str, SearchSettings]) -> Form:
     """The fields as they were when this was asked for."""
     settings = request.settings
-    same = (name for name, effort in efforts.items() if effort.but(seed=settings.seed) == settings)
+    free = {"seed": settings.seed, "strength": settings.strength, "times": settings.times}
+    same = (name for name, effort in efforts.items() if effort.but(**free) == settings)
     return {
         "picture": serve(request.image),
         "instruction": request.instruction,
@@ -272,10 +303,13 @@ def show_request(request: EditRequest, efforts: Mapping[str, SearchSettings]) ->
 
 
 def show_edit(history: History, edit: Edit, request: gr.Request) -> Form:
-    """A kept edit with everything that is known of it."""
-    source, data = history.source_path(edit).read_bytes(), history.result_path(edit).read_bytes()
-    pair, report = (serve_bytes(source, "picture.png"), serve_bytes(data, file_name(edit))), edit.report
-    before, after = (images.at_most(images.load(part).image, COMPARED) for part in (source, data))
+    """A kept edit with everything that is known of it. Raises EditError where its files are missing."""
+    source, data = history.read(history.source_path(edit)), history.read(history.result_path(edit))
+    file, report = serve_bytes(data, file_name(edit)), edit.report
+    before, after = (images.load(part).image for part in (source, data))
+    large = max(before.size) > COMPARED
+    before, after = images.at_most(before, COMPARED), marked(images.at_most(after, COMPARED))
+    pair = (serve(before), serve(after)) if large else (serve_bytes(source, "picture.png"), file)
     return {
         "shown": edit.id,
         "welcome": gr.update(visible=False),
@@ -288,7 +322,7 @@ def show_edit(history: History, edit: Edit, request: gr.Request) -> Form:
         "before": pair[0],
         "after": pair[1],
         "difference": serve(marked(images.difference(before, after))),
-        "download": pair[1],
+        "download": file,
         "strip": False,
         "link": link_to(edit, request),
         "checks": ui_views.checks(report["checks"], report.get("warning", "")),

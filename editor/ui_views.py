@@ -25,7 +25,7 @@ def header(name: str, description: str, licence: str, notices: Sequence[str]) ->
 
 
 def status(text: str, kind: str = "idle", share: float | None = None) -> str:
-    """One line about what goes on: kind 'ready', 'idle', 'busy', 'done' or 'bad'; share in [0, 1] draws a bar."""
+    """One line about what goes on: kind is 'ready', 'idle', 'busy', 'ask', 'done' or 'bad', share in [0, 1] a bar."""
     bar = "" if share is None else f'<i class="bar" style="width:{100 * share:.0f}%"></i>'
     return f'<div class="status {kind}" role="status" aria-live="polite"><span>{escape(text)}</span>{bar}</div>'
 

@@ -1,14 +1,16 @@
 """What the tests of the page share: requests, forms and clicks as the handlers get them."""
 
+from dataclasses import asdict
 from types import SimpleNamespace
 
 from editor.types import SearchSettings
-from editor.ui_forms import CONTROLS, EDIT_ONLY
+from editor.ui_forms import CONTROLS, EDIT_ONLY, PLAN
 
 
 def came(username=None, **query):
     """A request as the handlers see it."""
-    return SimpleNamespace(username=username, query_params=query, headers={"referer": "https://host/path/?x=1"})
+    sent, base = {"referer": "https://host/path/?x=1"}, "https://base/"
+    return SimpleNamespace(username=username, query_params=query, headers=sent, base_url=base)
 
 
 def form(image, **changes):
@@ -18,15 +20,21 @@ def form(image, **changes):
     fields |= {
         "source_caption": "",
         "planned": "",
+        "plan_shown": "",
         "paint": None,
         "mask": None,
         "mask_means": EDIT_ONLY,
         "feather": 0,
-        "base": first,
+        "base": asdict(first),
         "seed": 7,
         "lock": True,
     }
     return fields | {"lock": True} | changes
+
+
+def plan_of(shown):
+    """What a plan's fields send back once they were shown."""
+    return {name: shown[name] for name in PLAN}
 
 
 def all_of(changes):

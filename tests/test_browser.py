@@ -30,8 +30,8 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """A page over the fake engine: its address and its desk."""
+def blocks(tmp_path_factory):
+    """A page over the fake engine: the page itself, its address, its desk, and a picture to upload."""
     folder, patch = tmp_path_factory.mktemp("page"), pytest.MonkeyPatch()
     patch.setenv("GRADIO_TEMP_DIR", str(folder / "cache"))
     examples = folder / "examples"
@@ -47,10 +47,15 @@ def served(tmp_path_factory):
     desk = Desk.open(FakeEditor(), folder / "history", examples)
     page = build_page(desk)
     _, address, _ = page.launch(**launch_options(prevent_thread_lock=True, quiet=True))
-    yield address, desk, folder / "upload.png"
+    yield page, address, desk, folder / "upload.png"
     page.close()
     desk.close()
     patch.undo()
+
+
+@pytest.fixture(scope="module")
+def served(blocks):
+    return blocks[1:]
 
 
 @pytest.fixture(scope="module")
@@ -167,10 +172,27 @@ def test_enter_runs_a_reload_finds_the_run_and_escape_stops_it(visit, served):
     page.wait_for_timeout(500)
     asked = [job for job in desk.jobs._jobs.values() if job.request.instruction == "darker"]
     assert len(asked) == 1, "Enter starts no second run beside one"
+    page.click("#settings > button")
+    page.click("#advanced > button")
+    page.locator("#advanced input[role=combobox]").first.click()
+    expect(page.locator("[role=listbox]")).to_be_visible()
     page.keyboard.press("Escape")
+    expect(page.locator("[role=listbox]")).to_have_count(0)
+    composing = "{key: 'Escape', bubbles: true, isComposing: %s}"
+    composing = f"document.body.dispatchEvent(new KeyboardEvent('keydown', {composing}))"
+    page.evaluate(composing % "true")
+    page.wait_for_timeout(500)
+    assert not asked[0].stop.is_set()
+    page.evaluate(composing % "false")
     says(page, "Stopped after step")
     expect(page.locator("#run")).to_be_enabled()
-    expect(page.locator("#past-cards .card")).to_have_count(1)
+    desk.editor.gate.clear()
+    ask(page, "darker still")
+    says(page, "Searching: step 2")
+    expect(page.locator("#stop")).to_be_enabled()
+    page.click("#stop")
+    says(page, "Stopped after step")
+    expect(page.locator("#past-cards .card")).to_have_count(2)
 
 
 def test_going_back_branching_and_dropping_a_recipe(visit, served, tmp_path):
@@ -211,6 +233,54 @@ def test_going_back_branching_and_dropping_a_recipe(visit, served, tmp_path):
     page.once("dialog", lambda dialog: dialog.accept())
     page.click("#forget-all")
     says(page, "All 1 edits")
+
+
+def test_what_the_page_remembers_outlives_its_session_on_the_server(visit, blocks):
+    page = visit()
+    upload(page, blocks[3])
+    ask(page, "darker")
+    says(page, "Done")
+    blocks[0].state_holder.session_data.clear()  # as at a restart, and in part an hour after the line broke
+    ask(page, "one hour later")
+    expect(page.locator("#checks-table")).to_contain_text("Is it so: one hour later?", timeout=PATIENCE)
+    expect(page.locator("#past-cards .card")).to_have_count(2, timeout=PATIENCE)
+    blocks[0].state_holder.session_data.clear()
+    page.locator("#past-cards .card").nth(1).click()
+    says(page, "“darker”")
+    page.click("#restore")
+    says(page, "Everything is as it was")
+
+
+def test_a_plan_that_was_changed_by_hand_is_kept_until_another_is_asked_for(visit, served):
+    page = visit()
+    upload(page, served[2])
+    page.fill("#instruction input", "darker")
+    page.click("#make-plan")
+    says(page, "This is the plan")
+    table = page.locator("#checks-table")
+    table.locator("[role=gridcell]").first.dblclick()
+    page.keyboard.press("Control+a")
+    page.keyboard.type("Is it night?")
+    page.keyboard.press("Enter")
+    expect(table).to_contain_text("Is it night?")
+    upload(page, served[2])
+    ask(page, "darker!")
+    says(page, "You changed this plan for another picture or sentence")
+    shoot(page, "asked")
+    page.press("#instruction input", "Enter")
+    says(page, "Done")
+    expect(table).to_contain_text("Is it night?")
+    page.click("#make-plan")
+    says(page, "This is the plan")
+    expect(table).to_contain_text("Is it so: darker!?", timeout=PATIENCE)
+    page.fill("#caption textarea", "a clock at night")
+    ask(page, "now")
+    says(page, "You changed this plan for another picture or sentence")
+    page.click("#make-plan")
+    says(page, "This is the plan")
+    ask(page, "later")
+    expect(table).to_contain_text("Is it so: later?", timeout=PATIENCE)
+    says(page, "Done")
 
 
 def test_a_painted_mask_reaches_the_engine(visit, served):

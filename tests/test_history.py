@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from sqlalchemy import event
 
 from editor import images
 from editor.history import History
@@ -199,6 +200,19 @@ def test_the_latest_edits_of_everybody_are_told_newest_first(store):
     assert [edit.id for edit in history.latest(2)] == [kept[2], kept[1]]
 
 
+@pytest.mark.parametrize("part", ["source", "result", "thumbnail"])
+def test_an_edit_whose_files_are_missing_is_known_as_such(store, part):
+    history, _ = store
+    edit = keep(history)
+    assert images.load(history.thumbnail(edit)).image.size == (160, 120)
+    path = getattr(history, f"{part}_path")(edit)
+    assert images.load(history.read(path)).image.size == (160, 120)
+    path.unlink()
+    assert history.thumbnail(edit) is None
+    with pytest.raises(EditError, match="missing from the history folder"):
+        history.read(path)
+
+
 def test_owners_are_apart(store):
     history, _ = store
     edit = keep(history, "ann")
@@ -258,6 +272,17 @@ def test_limits_of_age_and_size_remove_the_oldest_and_say_so(store):
     assert [e.id for e in small.list("ann")] == [newest.id]
     assert "90 days" in history.limits
     assert "2.0 GB" in history.limits
+
+
+def test_an_edit_that_is_kept_reads_no_recipe_of_the_others(store):
+    history, _ = store
+    for _ in range(3):
+        keep(history)
+    asked = []
+    event.listen(history.database, "before_cursor_execute", lambda *args: asked.append(args[2]))
+    assert history.prune() == 0
+    assert asked
+    assert not [said for said in asked if "_json" in said]
 
 
 def test_a_folder_that_cannot_be_used_is_said(tmp_path):

@@ -132,6 +132,18 @@ def test_jobs_belong_to_their_owner_and_old_ones_are_forgotten(start):
             jobs.get(job_id, owner)
 
 
+def test_what_is_over_is_forgotten_when_its_owner_asks(start):
+    jobs = start(pause=0.02)
+    mine, theirs = (end(jobs, jobs.submit(request(), owner)) for owner in ("ann", "bob"))
+    running = jobs.submit(request(steps=200), "ann")
+    jobs.forget("ann")
+    with pytest.raises(EditError, match="no longer known"):
+        jobs.get(mine.id, "ann")
+    assert jobs.get(theirs.id, "bob") is theirs
+    assert jobs.latest("ann") is running
+    jobs.stop(running)
+
+
 def test_the_pace_of_past_runs_gives_the_expected_seconds(start):
     jobs = start(pause=0.005)
     assert jobs.expected(SearchSettings()) is None

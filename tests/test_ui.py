@@ -1,5 +1,7 @@
 """The page's handlers as generators, without a browser."""
 
+import re
+from dataclasses import asdict
 from html import unescape
 
 import gradio as gr
@@ -11,15 +13,16 @@ from sqlmodel import Session
 from editor import images
 from editor.history import Edit
 from editor.loading import MAX_BYTES
+from editor.mark import bears_mark
 from editor.recipe import read_recipe
 from editor.registration import Offset
 from editor.types import EditError, SearchSettings
 from editor.ui import build_page, launch_options, translated
 from editor.ui_desk import Desk
-from editor.ui_forms import PROTECT
+from editor.ui_forms import PROTECT, changed, read_plan
 from editor.ui_layout import lay_out
 from tests.fakes import FakeEditor, clock_like
-from tests.page import all_of, came, click, form
+from tests.page import all_of, came, click, form, plan_of
 
 
 def test_a_run_plans_searches_and_shows_its_result(desk, picture):
@@ -52,7 +55,7 @@ def test_a_plan_on_the_page_is_used_as_edited(desk, picture):
 
 def test_a_plan_for_another_instruction_is_made_anew(desk, picture):
     planned = all_of(desk.plan(picture, "make it dark"))
-    again = form(picture, table=planned["table"], planned=planned["planned"], instruction="make it darker")
+    again = form(picture, **plan_of(planned), instruction="make it darker")
     assert all_of(desk.run(again, "ann", came()))["table"][0][0] == "Is it so: make it darker?"
 
 
@@ -100,7 +103,7 @@ def test_a_past_edit_that_is_opened_during_a_run_takes_neither_the_stop_button_n
     desk.stop((seen | opened)["job"], "ann", came())
     assert "Stopped after step" in (seen | all_of(running))["status"]
     desk.editor.gate.set()
-    assert desk.recall(click(0), first["listed"], seen["job"], "ann", came())["job"] == ""
+    assert desk.recall(click(0), first["listed"], seen["job"], "ann", came())["job"] == first["job"]
 
 
 def test_a_result_that_cannot_be_kept_is_there_to_be_saved(desk, picture, monkeypatch):
@@ -127,6 +130,24 @@ def test_edits_of_another_version_are_left_out_and_keep_nothing_from_starting(de
     assert seen["run"]["interactive"]
     assert "All 2 edits" in again.forget_all("ann", came())["status"]
     again.close()
+
+
+@pytest.mark.parametrize("part", ["source", "result", "thumbnail"])
+def test_files_that_are_missing_from_the_history_lock_nobody_out(desk, picture, tmp_path, part):
+    clock_like((90, 80)).save(tmp_path / "other.png")
+    first = all_of(desk.run(form(picture), "ann", came()))
+    second = all_of(desk.run(form(str(tmp_path / "other.png")), "ann", came()))
+    lost = desk.history.get(second["shown"])
+    getattr(desk.history, f"{part}_path")(lost).unlink()
+    back = all_of(desk.arrive("ann", came()))
+    assert (back["token"], back["listed"]) == ("ann", [first["shown"]])
+    assert back["run"]["interactive"]
+    assert back["past"].count("<button") == 1
+    if part != "thumbnail":
+        assert "missing from the history folder" in unescape(all_of(desk.arrive("bob", came(edit=lost.id)))["status"])
+        with pytest.raises(EditError, match="missing from the history folder"):
+            desk.recall(click(0), second["listed"], "", "ann", came())
+    assert "All 2 edits" in desk.forget_all("ann", came())["status"]
 
 
 def test_a_failed_run_says_an_id_and_no_secret(desk, picture):
@@ -158,17 +179,53 @@ def test_a_plan_of_ones_own_is_for_the_sentence_that_it_ran_with(desk, picture):
     planned = all_of(desk.run(own, "ann", came()))["planned"]
     again = all_of(desk.run(own | {"planned": planned}, "ann", came()))
     assert [c.question for c in desk.history.get(again["shown"]).recipe.plan.checks] == ["Is it night?"]
-    other = all_of(desk.run(own | {"planned": planned, "instruction": "make the rim green"}, "ann", came()))
-    assert other["table"][0][0] == "Is it so: make the rim green?"
+    (asked,) = desk.run(own | {"planned": planned, "instruction": "make the rim green"}, "ann", came())
+    assert "You changed this plan for another picture or sentence" in asked["status"]
+
+
+@pytest.mark.parametrize("other", ["sentence", "picture"])
+@pytest.mark.parametrize(
+    "change", [{"table": [["Is it night?", "yes", 1]]}, {"caption": "a clock at night"}, {"keep": "the hands"}]
+)
+def test_a_plan_that_a_person_changed_is_lost_to_nothing_else_unasked(desk, picture, tmp_path, change, other):
+    planned = all_of(desk.plan(picture, "make it dark"))
+    mine = form(picture, **plan_of(planned) | change)
+    clock_like((90, 80)).save(tmp_path / "other.png")
+    taken = desk.take(str(tmp_path / "other.png"), mine)
+    assert not {"table", "planned", "plan_shown"} & set(taken)
+    assert "table" in desk.take(str(tmp_path / "other.png"), form(picture, **plan_of(planned)))
+    mine |= {"instruction": "make it darker"} if other == "sentence" else {"picture": taken["picture"]}
+    (asked,) = desk.run(mine, "ann", came())
+    assert "press Run again to use it as it stands, or “Make a plan”" in asked["status"]
+    assert asked["run"]["interactive"]
+    assert desk.jobs.latest("browser:ann") is None
+    last = all_of(desk.run(mine | {"planned": asked["planned"]}, "ann", came()))
+    assert desk.history.get(last["shown"]).recipe.plan == read_plan(mine)
+    assert not changed(all_of(desk.plan(mine["picture"], mine["instruction"])))
+
+
+def test_a_plan_that_was_written_before_any_other_is_for_any_sentence_and_stays_with_a_new_picture(desk, picture):
+    own = form(picture, table=[["Is it night?", "yes", 1]])
+    assert "table" not in desk.take(picture, own)
+    assert "table" not in desk.take_example(click(0), own)
+    shown = all_of(desk.run(own | {"instruction": "make the rim green"}, "ann", came()))["shown"]
+    assert [c.question for c in desk.history.get(shown).recipe.plan.checks] == ["Is it night?"]
+
+
+def test_the_next_edit_begins_without_the_plan_that_made_this_one(desk, picture):
+    own = form(picture, table=[["Is it night?", "yes", 1]])
+    shown = all_of(desk.run(own, "ann", came()))["shown"]
+    assert desk.further(shown, own)["table"] == [["", "yes", 1.0]]
+    assert "table" not in desk.further(shown, own | {"table": [["Is it late?", "yes", 1]]})
 
 
 def test_an_example_fills_picture_and_instruction(desk):
-    taken = desk.take_example(click(0))
+    taken = desk.take_example(click(0), form(None))
     assert taken["instruction"] == "make it dark"
     assert images.load(taken["picture"]).image.size == (160, 120)
     for index in (1, -1, "0", None, True):
         with pytest.raises(EditError, match="no longer there"):
-            desk.take_example(click(index))
+            desk.take_example(click(index), form(None))
 
 
 def test_another_candidate_becomes_the_result_and_is_kept_once(desk, picture):
@@ -181,9 +238,46 @@ def test_another_candidate_becomes_the_result_and_is_kept_once(desk, picture):
         desk.pick(click(1), first["job"], "bob", came())
 
 
+def test_the_candidates_of_an_earlier_run_are_there_again_while_it_is_remembered(desk, picture, examples):
+    first = all_of(desk.run(form(picture), "ann", came()))
+    picked = desk.pick(click(2), first["job"], "ann", came())
+    second = all_of(desk.run(form(picture, seed=8), "ann", came()))
+    for at, shown, pressed in ((2, first, 0), (1, picked, 2)):
+        back = desk.recall(click(at), second["listed"], second["job"], "ann", came())
+        assert (back["shown"], back["job"]) == (shown["shown"], first["job"])
+        assert re.findall(r'data-index="(.)" aria-pressed="true"', back["candidates"]) == [str(pressed)]
+        assert back["roundtrip"]["visible"]
+    assert desk.pick(click(1), back["job"], "ann", came())["shown"] not in {first["shown"], picked["shown"]}
+    again = Desk.open(FakeEditor(), desk.history.folder, examples)
+    old = again.recall(click(1), second["listed"], "", "ann", came())
+    assert (old["job"], old["candidates"]) == ("", "")
+    again.close()
+
+
+@pytest.mark.parametrize("instruction", ["a bug", "stopped"])
+def test_a_run_that_brings_nothing_leaves_what_was_shown_before(desk, picture, instruction):
+    first = all_of(desk.run(form(picture), "ann", came()))
+    desk.editor.gate.clear()
+    blocking = desk.jobs.submit(desk.jobs.get(first["job"], "browser:ann").request, "browser:bob")
+    running = desk.run(form(picture, instruction=instruction), "ann", came(), first["shown"])
+    seen = first | next(running) | next(running)
+    assert seen["shown"] == ""
+    if instruction == "stopped":
+        desk.stop(seen["job"], "ann", came())
+    desk.editor.gate.set()
+    last = seen | all_of(running)
+    assert "was stopped before it began" in last["status"] or "(error " in last["status"]
+    assert (last["shown"], last["job"]) == (first["shown"], first["job"])
+    assert last["candidates"].count("<button") == 3
+    assert last["result"]["visible"]
+    assert not last["refused"]["visible"]
+    assert list(desk.jobs.follow(blocking))
+
+
 def test_history_goes_back_branches_restores_and_deletes(desk, picture):
     first = all_of(desk.run(form(picture), "ann", came()))
-    further = desk.further(first["shown"])
+    further = desk.further(first["shown"], form(picture))
+    assert further["lock"] is False
     second = all_of(desk.run(form(further["picture"], instruction="darker still"), "ann", came()))
     assert [e.id for e in desk.history.lineage(desk.history.get(second["shown"]))] == [first["shown"], second["shown"]]
     assert (">↳ darker still" in second["past"], ">↳ make it dark" in second["past"]) == (True, False)
@@ -191,7 +285,7 @@ def test_history_goes_back_branches_restores_and_deletes(desk, picture):
     assert back["shown"] == first["shown"]
     restored = desk.restore(first["shown"])
     assert (restored["instruction"], restored["seed"], restored["particles"]) == ("make it dark", 7, 3)
-    again = form(restored["picture"], table=restored["table"], planned=restored["planned"], base=restored["base"])
+    again = form(restored["picture"], **plan_of(restored), base=restored["base"])
     rerun = all_of(desk.run(again, "ann", came()))
     assert desk.history.get(rerun["shown"]).result == desk.history.get(first["shown"]).result
     assert desk.forget(first["shown"], "ann", came())["shown"] == ""
@@ -216,21 +310,21 @@ def test_a_recipe_waits_for_its_picture_but_not_for_another_sentence(desk, pictu
     first = all_of(desk.run(own, "ann", came()))
     dropped = desk.use_recipe(first["slider"][1], None)
     assert "Upload the picture that it was made for" in dropped["status"]
-    taken = desk.take(picture, dropped["planned"])
+    taken = desk.take(picture, dropped)
     assert "table" not in taken
-    fields = {name: dropped[name] for name in ("table", "planned", "base", "seed")}
+    fields = plan_of(dropped) | {"base": dropped["base"], "seed": dropped["seed"]}
     again = all_of(desk.run(form(taken["picture"], **fields), "ann", came()))
     assert desk.history.get(again["shown"]).result == desk.history.get(first["shown"]).result
     other = all_of(desk.run(form(taken["picture"], **fields, instruction="make the rim green"), "ann", came()))
     assert other["table"][0][0] == "Is it so: make the rim green?"
-    assert "table" in desk.take(picture, again["planned"])
+    assert "table" in desk.take(picture, dropped | {"planned": again["planned"]})
 
 
 def test_a_recipe_beyond_the_controls_is_set_to_what_they_can_show(desk, picture):
-    beyond = form(picture, particles=100, base=SearchSettings(particles=100, keep=80))
+    beyond = form(picture, particles=100, base=asdict(SearchSettings(particles=100, keep=80)))
     shown = all_of(desk.run(beyond, "ann", came()))["shown"]
     restored = desk.restore(shown)
-    assert (restored["particles"], restored["base"].keep) == (64, 64)
+    assert (restored["particles"], restored["base"]["keep"]) == (64, 64)
     assert "particles of 100 is beyond the page&#x27;s control: 64 is set instead" in restored["status"]
 
 
@@ -248,6 +342,13 @@ def test_exact_sampling_is_offered_only_where_the_profile_can_do_it(desk, pictur
     assert ("cannot run its method fmtt-sampling: fmtt is set" in restored["status"]) != two_time
     dropped = desk.use_recipe(str(desk.history.result_path(desk.history.get(shown))), None)
     assert dropped["method"] == restored["method"]
+
+
+def test_a_link_is_whole_where_the_browser_does_not_say_where_it_is(desk, picture):
+    shy = came()
+    shy.headers = {}
+    shown = all_of(desk.run(form(picture), "ann", shy))
+    assert shown["link"] == f"https://base/?edit={shown['shown']}"
 
 
 def test_a_shared_link_shows_the_edit_to_another_browser(desk, picture):
@@ -283,6 +384,27 @@ def test_reloading_during_a_run_finds_it(desk, picture):
     assert "shown" not in all_of(desk.arrive("ann", came()))
 
 
+def test_a_run_that_failed_while_nobody_watched_is_found_with_what_was_asked_for(desk, picture, tmp_path):
+    shared = all_of(desk.run(form(picture), "bob", came()))["shown"]
+    Image.linear_gradient("L").resize((160, 120)).save(tmp_path / "mask.png")
+    table = [["Is it night?", "yes", 1.0]]
+    asked = form(picture, instruction="a bug", table=table, mask=str(tmp_path / "mask.png"))
+    left = desk.run(asked, "ann", came())
+    next(left)
+    left.close()
+    assert all_of(vars(seen) for seen in desk.jobs.follow(desk.jobs.latest("browser:ann")))["state"] == "failed"
+    back = all_of(desk.arrive("ann", came()))
+    assert "(error " in back["status"]
+    assert (back["instruction"], back["table"]) == ("a bug", table)
+    assert images.load(back["picture"]).image.tobytes() == clock_like().tobytes()
+    assert back["mask"]
+    assert back["run"]["interactive"]
+    assert not back["result"]["visible"]
+    assert all_of(desk.arrive("ann", came(edit=shared)))["shown"] == shared
+    desk.forget_all("ann", came())
+    assert "instruction" not in all_of(desk.arrive("ann", came()))
+
+
 def test_reloading_brings_back_mask_settings_seed_and_what_the_plan_is_for(desk, picture, tmp_path):
     Image.linear_gradient("L").resize((160, 120)).save(tmp_path / "mask.png")
     asked = form(picture, mask=str(tmp_path / "mask.png"), strength=0.55, particles=2)
@@ -293,12 +415,12 @@ def test_reloading_brings_back_mask_settings_seed_and_what_the_plan_is_for(desk,
     assert rest == [], "what a second message leaves out, the page may lose"
     assert first_message["effort"]["value"] is None
     assert len(first_message["effort"]["choices"]) == len(desk.editor.efforts)
-    fields = {name: back[name] for name in ("mask", "mask_means", "feather", "table", "planned", "base", "strength")}
+    fields = plan_of(back) | {name: back[name] for name in ("mask", "mask_means", "feather", "base", "strength")}
     again = all_of(desk.run(form(back["picture"], particles=2, **fields), "ann", came()))
     assert desk.history.get(again["shown"]).result == desk.history.get(first["shown"]).result
     other = all_of(desk.run(form(back["picture"], **fields, instruction="one hour later"), "ann", came()))
     assert other["table"][0][0] == "Is it so: one hour later?"
-    all_of(desk.run(form(picture, **desk.adopt("fast")), "ann", came()))
+    all_of(desk.run(form(picture, **desk.adopt("fast"), strength=0.55), "ann", came()))
     assert all_of(desk.arrive("ann", came()))["effort"]["value"] == "fast"
 
 
@@ -316,11 +438,42 @@ def test_stop_keeps_the_best_so_far(desk, picture):
     assert desk.history.get(seen["shown"]).recipe.stopped < 90
 
 
+def test_a_run_that_is_told_to_stop_says_so_until_it_has_stopped(desk, picture):
+    desk.editor.gate.clear()
+    running, seen = desk.run(form(picture, steps=60), "ann", came()), {}
+    while "step 2" not in seen.get("status", ""):
+        seen |= next(running)
+    assert seen["stop"]["interactive"]
+    desk.editor.pause = 0.3
+    desk.stop(seen["job"], "ann", came())
+    told, *later = running
+    assert "Stopping: the best so far is kept" in told["status"]
+    assert told["candidates"] == seen["candidates"]
+    assert all("Stopping" in message["status"] for message in later[:-1])
+    assert not any(message["stop"]["interactive"] for message in (told, *later[:-1]))
+    assert not later[-1]["stop"]["visible"]
+    began = next(message for message in desk.run(form(picture), "ann", came()) if "job" in message)
+    assert began["stop"]["interactive"]
+
+
 def test_the_recipe_can_be_left_out_of_the_download(desk, picture):
     shown = all_of(desk.run(form(picture), "ann", came()))["shown"]
     assert read_recipe(desk.download(shown, False)["download"])
     with pytest.raises(EditError, match="no recipe"):
         read_recipe(desk.download(shown, True)["download"])
+
+
+def test_a_large_picture_is_compared_small_and_downloaded_whole(desk, picture, tmp_path, monkeypatch):
+    monkeypatch.setattr("editor.ui_parts.COMPARED", 100)
+    shown = all_of(desk.run(form(picture), "ann", came()))
+    before, after = shown["slider"]
+    assert (shown["before"], shown["after"]) == (before, after)
+    assert {images.load(path).image.size for path in (before, after, shown["difference"])} == {(100, 75)}
+    assert [bears_mark(images.load(path).image) for path in (before, after)] == [False, True]
+    assert images.load(shown["download"]).image.size == (160, 120)
+    assert read_recipe(shown["download"]).instruction == "make it dark"
+    further = all_of(desk.run(form(desk.further(shown["shown"], form(picture))["picture"]), "ann", came()))
+    assert bears_mark(images.load(further["slider"][0]).image), "a source that was edited already keeps its mark"
 
 
 def test_a_result_that_lies_off_its_source_is_warned_about_now_and_later(desk, picture):
@@ -353,7 +506,7 @@ def test_mask_and_all_come_back_with_an_edit_or_a_recipe(desk, picture, tmp_path
     first = all_of(desk.run(masked, "ann", came()))
     used = desk.history.get(first["shown"]).recipe
     for back in (desk.restore(first["shown"]), desk.use_recipe(first["slider"][1], picture)):
-        fields = {name: back[name] for name in ("mask", "mask_means", "feather", "table", "base")}
+        fields = plan_of(back) | {name: back[name] for name in ("mask", "mask_means", "feather", "base")}
         rerun = all_of(desk.run(form(picture, **fields), "ann", came()))
         assert desk.history.get(rerun["shown"]).recipe.mask == used.mask
     assert "drop this PNG again" in desk.use_recipe(first["slider"][1], None)["status"]
@@ -403,6 +556,7 @@ def test_each_message_of_a_run_says_that_it_goes_on(desk, picture):
     *live, last = list(desk.run(form(picture), "ann", came()))
     shown = [message for message in live if message.get("candidates")]
     assert len(shown) > 1
+    assert all(message["table"] == last["table"] for message in live if "job" in message), "in the first second"
     for message in shown:
         assert message["job"] == shown[0]["job"] != ""
         assert message["live"]["visible"]

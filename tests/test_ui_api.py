@@ -17,6 +17,7 @@ from editor import images
 from editor.history import History
 from editor.jobs import Jobs
 from editor.recipe import read_recipe
+from editor.types import EditError
 from editor.ui import build_page, launch_options
 from editor.ui_api import Api
 from editor.ui_desk import Desk
@@ -56,6 +57,16 @@ def test_what_callers_leave_empty_is_taken_as_unsaid(desk, picture):
     assert report["seed"] == 0
     assert report["recipe"]["settings"]["particles"] == desk.editor.efforts[FIRST_EFFORT].particles
     assert read_recipe(png)
+
+
+def test_callers_own_their_runs_by_login_and_no_browser_gets_at_those_of_the_others(desk, picture):
+    *_, (report, _) = Api(desk).edit(picture, "dark", request=came())
+    *_, (mine, _) = Api(desk).edit(picture, "dark", request=came("ann"))
+    assert [desk.history.get(told["edit"]).owner for told in (report, mine)] == ["api", "user:ann"]
+    for token in ("api", "", None):
+        assert not list(desk.arrive(token, came()))[-1]["listed"]
+    with pytest.raises(EditError, match="still loading"):
+        desk.stop(report["job"], None, came())
 
 
 @pytest.fixture

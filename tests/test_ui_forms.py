@@ -1,6 +1,7 @@
 """Between the page's fields and the engine, and what the page shows as strings of HTML and SVG."""
 
 import re
+from dataclasses import asdict
 
 import gradio as gr
 import pytest
@@ -12,7 +13,7 @@ from editor import images, ui_plots, ui_views
 from editor.engine import EFFORTS
 from editor.types import Check, EditError, Plan, SearchSettings
 from editor.ui import build_page
-from editor.ui_forms import CONTROLS, PROTECT, read_mask, read_plan, read_settings, show_plan, show_settings
+from editor.ui_forms import CONTROLS, PROTECT, changed, read_mask, read_plan, read_settings, show_plan, show_settings
 from editor.ui_layout import lay_out
 from tests.fakes import clock_like
 from tests.page import form
@@ -34,16 +35,42 @@ def test_gradio_opens_no_upload_itself_not_even_once_it_has_made_the_components_
 
 
 def test_the_effort_sets_the_controls_and_the_seed_is_new_unless_locked(desk, picture):
-    assert desk.adopt("fast")["particles"] == 3
+    adopted = desk.adopt("fast")
+    assert adopted["particles"] == 3
+    assert "strength" not in adopted
+    assert {effort.strength for effort in EFFORTS.values()} == {EFFORTS["fast"].strength}
     seeds = {read_settings(form(picture, lock=False)).seed for _ in range(4)}
     assert len(seeds) == 4
     assert read_settings(form(picture)).seed == 7
 
 
 def test_times_of_a_recipe_are_dropped_when_the_steps_change(picture):
-    base = SearchSettings(particles=3, steps=4, times=(0.3, 0.6))
+    base = asdict(SearchSettings(particles=3, steps=4, times=(0.3, 0.6)))
     assert read_settings(form(picture, base=base)).times == (0.3, 0.6)
     assert read_settings(form(picture, base=base, steps=9)).times is None
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [None, "", [], 7, {"particles": "many"}, {"particles": 10**6}, {"rm": "-rf"}, {"strength": 0}, {"keep": None}],
+)
+def test_settings_that_the_page_sends_are_untrusted(picture, sent):
+    with pytest.raises(EditError, match="choose an effort, or reload"):
+        read_settings(form(picture, base=sent))
+
+
+def test_what_the_page_remembers_stands_in_the_browser_and_is_read_whatever_comes(desk):
+    page = build_page(desk)
+    assert not [part for part in page.blocks.values() if isinstance(part, gr.State)]
+    with gr.Blocks():
+        parts = lay_out(desk)
+    for name in ("job", "shown", "source_caption", "planned", "plan_shown"):
+        assert not parts[name].visible
+        assert [parts[name].preprocess(sent) for sent in ("x", "", None, 7, ["x"])] == ["x", "", "", "", ""]
+    assert [parts["listed"].preprocess(sent) for sent in (["a", 1, "b"], None, "ab", {})] == [["a", "b"], [], [], []]
+    fast = desk.adopt("fast")["base"]
+    kept = parts["base"].postprocess(fast).model_dump()
+    assert read_settings(form(None, base=parts["base"].preprocess(kept), lock=True)).keep == fast["keep"] == 1
 
 
 def test_every_setting_with_a_control_is_explained_and_reaches_every_effort_and_the_run(desk, picture):
@@ -150,3 +177,7 @@ def test_a_plan_comes_back_from_the_page_as_it_was_shown(picture):
     plan = Plan((Check("Is it dark?", "yes", 2.0),), "a dark room", ("a lamp",), "a bright room with a lamp")
     shown = {name: value for name, value in show_plan(plan).items() if name != "plan_box"}
     assert read_plan(form(picture, **shown)) == plan
+    assert not changed(form(picture, **shown))
+    assert not changed(form(picture, **shown | {"table": [["Is it dark? ", "yes", "2"], ["", None, None]]}))
+    for change in ({"table": [["Is it dark?", "yes", 20]]}, {"caption": ""}, {"keep": "a lamp\na table"}):
+        assert changed(form(picture, **shown | change))
