@@ -99,6 +99,7 @@ class History:
         try:
             for part in ("sources", "results", "thumbnails"):
                 (folder / part).mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o700)  # what people edit is no matter of the machine's other users
             database = create_engine(f"sqlite:///{folder / 'edits.db'}")
             SQLModel.metadata.create_all(database)
         except (OSError, SQLAlchemyError) as error:

@@ -110,7 +110,7 @@ class Recipe:
                 profile=_text(data, "profile", 64),
                 instruction=_text(data, "instruction", MAX_INSTRUCTION, least=0),
                 plan=Plan.from_json(data.get("plan")),
-                settings=_settings(data.get("settings")),
+                settings=parse_settings(data.get("settings")),
                 source=_digest(data.get("source")),
                 mask=None if data.get("mask") is None else _digest(data["mask"]),
                 mask_png=None if data.get("mask_png") is None else _base64(data["mask_png"]),
@@ -173,8 +173,8 @@ def _versions(value: Any) -> dict[str, str]:
     return {str(name)[:64]: number[:64] for name, number in value.items()}
 
 
-def _settings(data: Any) -> SearchSettings:
-    """Settings of untrusted data: known names, the right types, in range."""
+def parse_settings(data: Any) -> SearchSettings:
+    """Settings of untrusted JSON data: known names, the right types, in range. Raises ValueError."""
     if not isinstance(data, dict):
         raise ValueError("its settings are missing.")
     hints = get_type_hints(SearchSettings)

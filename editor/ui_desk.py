@@ -239,7 +239,7 @@ class Desk:
         except EditError as error:
             return {**idle(), **nothing(), **status(str(error), "bad")}
         around = {**past_cards(self.history, job.owner, job.kept), **self._efforts(), **self._candidates(job, 0)}
-        return {**idle(), **edit, **around, **status(ending_line(job.update), "done")}
+        return {**idle(), **edit, **around, **status(ending_line(job.update), "ask" if job.update.broken else "done")}
 
     def _live(self, job: Job) -> Form:
         line, update = progress_line(self.jobs, job), job.update
@@ -264,13 +264,16 @@ class Desk:
         return {"job": run.id, **self._candidates(run, run.choices[edit.id])}
 
     def _refused(self, job: Job) -> Form:
-        """What the model makes of a picture that it was to edit and could not; or a result that could not be kept."""
+        """What the model makes of a picture that it was to edit and could not; or the best that could not be kept."""
         update = job.update
         if update is None or update.roundtrip is None or (job.stop.is_set() and not update.done):
             return {}
         if update.done:
             recipe = Recipe.of(job.request, update, self.editor.profile.name)
             after, said = encode_result(update.best, recipe), "The result, which is not kept: save it from here"
+        elif update.best_so_far is not None:
+            best = marked(update.best_so_far.image)
+            after, said = images.to_png(best), "The best so far, which is not kept: save it from here"
         else:
             after, said = images.to_png(marked(update.roundtrip)), REFUSED
         pair = serve(images.at_most(job.request.image)), serve_bytes(after, "tiltedit.png")

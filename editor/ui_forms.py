@@ -16,8 +16,7 @@ from editor import images
 from editor.baselines import METHODS
 from editor.engine import SAMPLING
 from editor.profiles import Profile
-from editor.recipe import Recipe
-from editor.recipe import _settings as settings_from
+from editor.recipe import Recipe, parse_settings
 from editor.types import EditError, SearchSettings
 from rewards.base import YES, Check, Plan
 
@@ -195,7 +194,7 @@ def read_settings(form: Form) -> SearchSettings:
 def _read_base(sent: Any) -> SearchSettings:
     """The settings that the controls change. Raises EditError for what is none."""
     try:
-        return settings_from(sent)
+        return parse_settings(sent)
     except ValueError as error:
         raise EditError("The page's settings can't be read: choose an effort, or reload the page.") from error
 

@@ -196,6 +196,7 @@ def report_of(request: EditRequest, update: EditUpdate, candidate: int = 0) -> d
         "warning": warnings(result),
         "cost": vars(update.cost),
         "stopped": update.stopped,
+        "broken": update.broken,
         "seed": request.settings.seed,
         "method": request.settings.method,
     }
@@ -234,6 +235,8 @@ def ending_line(update: EditUpdate) -> str:
         return UNTOUCHED
     held = sum(result.after >= 0.5 for result in update.checks)
     said = f"{held} of {len(update.checks)} checks hold (model opinion)."
+    if update.broken:
+        return f"{update.broken} This is the best until then. {said}"
     if update.stopped:
         return f"Stopped after step {update.step} of {update.steps}; this is the best so far. {said}"
     if update.diagnostics.get("drafted"):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import stat
 from dataclasses import replace
 
 import pytest
@@ -36,6 +37,10 @@ def store(tmp_path):
     history = History.open(tmp_path / "history", clock=lambda: now[0])
     yield history, now
     history.close()
+
+
+def test_no_other_user_of_the_machine_reads_the_history(store):
+    assert stat.S_IMODE(store[0].folder.stat().st_mode) == 0o700
 
 
 def test_a_recipe_comes_back_from_its_png(recipe, tmp_path):

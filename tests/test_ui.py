@@ -1,7 +1,7 @@
 """The page's handlers as generators, without a browser."""
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html import unescape
 
 import gradio as gr
@@ -16,12 +16,12 @@ from editor.loading import MAX_BYTES
 from editor.mark import bears_mark
 from editor.recipe import read_recipe
 from editor.registration import Offset
-from editor.types import EditError, SearchSettings
+from editor.types import Candidate, EditError, SearchSettings
 from editor.ui import build_page, launch_options, translated
 from editor.ui_desk import Desk
 from editor.ui_forms import PROTECT, changed, read_plan
 from editor.ui_layout import lay_out
-from tests.fakes import FakeEditor, clock_like
+from tests.fakes import FakeEditor, FakeLaid, clock_like
 from tests.page import all_of, came, click, form, plan_of
 
 
@@ -115,6 +115,39 @@ def test_a_result_that_cannot_be_kept_is_there_to_be_saved(desk, picture, monkey
     assert "check the folder and the free space" in last["status"]
     assert "not kept" in last["refused"]["label"]
     assert read_recipe(last["refused"]["value"][1]).instruction == "make it dark"
+
+
+def test_a_run_that_breaks_off_shows_the_best_until_then_and_says_why(desk, picture, monkeypatch):
+    edit = desk.editor.edit
+
+    def broken(request, stop=None):
+        *updates, last = edit(request, stop)
+        yield from [*updates, replace(last, broken="The score is not finite.", stopped=True)]
+
+    monkeypatch.setattr(desk.editor, "edit", broken)
+    last = all_of(desk.run(form(picture), "ann", came()))
+    assert "The score is not finite. This is the best until then." in last["status"]
+    assert desk.history.get(last["shown"]).recipe.stopped is not None
+    assert desk.history.get(last["shown"]).report["broken"] == "The score is not finite."
+
+
+def test_what_a_run_had_found_before_an_error_that_nobody_foresaw_is_there_to_be_saved(desk, picture, monkeypatch):
+    edit, best = desk.editor.edit, clock_like((90, 80))
+
+    def breaks(request, stop=None):
+        for seen in edit(request, stop):
+            found = Candidate(laid=FakeLaid(best), score=1.0, checks=(0.9, 0.9), place=(1, 0))
+            yield replace(seen, best_so_far=found, roundtrip=best)
+            if seen.step == 1:
+                raise RuntimeError
+
+    monkeypatch.setattr(desk.editor, "edit", breaks)
+    last = all_of(desk.run(form(picture), "ann", came()))
+    assert "error " in last["status"]
+    assert "The best so far" in last["refused"]["label"]
+    saved = images.load(last["refused"]["value"][1]).image
+    assert saved.tobytes() == best.tobytes()
+    assert bears_mark(saved)
 
 
 def test_edits_of_another_version_are_left_out_and_keep_nothing_from_starting(desk, picture, examples):
