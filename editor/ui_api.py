@@ -13,7 +13,8 @@ from editor.jobs import Job, unexpected
 from editor.types import EditError, EditRequest
 from editor.ui_desk import Desk
 from editor.ui_forms import FIRST_EFFORT, read_picture
-from editor.ui_parts import owner_of, report_of, serve_bytes
+from editor.ui_keep import report_of
+from editor.ui_parts import owner_of, serve_bytes
 from rewards.base import Plan
 
 API = "api"

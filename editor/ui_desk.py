@@ -38,8 +38,8 @@ from editor.ui_forms import (
     show_recipe,
     show_settings,
 )
+from editor.ui_keep import Keeper, learn
 from editor.ui_parts import (
-    Keeper,
     busy,
     chosen,
     ending_line,
@@ -47,7 +47,6 @@ from editor.ui_parts import (
     final_cards,
     idle,
     joined,
-    learn,
     live_cards,
     nothing,
     owner_of,

@@ -1,4 +1,4 @@
-"""What the handlers are made of: serving pictures, naming owners, keeping results, saying how things stand."""
+"""What the handlers are made of: serving pictures, naming owners, saying how things stand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -18,10 +17,9 @@ from PIL import Image
 
 from editor import images, ui_plots, ui_views
 from editor.history import Edit, History
-from editor.jobs import Job, Jobs, searched
+from editor.jobs import Job, Jobs
 from editor.mark import marked
-from editor.progress import UNTOUCHED, warnings
-from editor.recipe import Recipe
+from editor.progress import UNTOUCHED
 from editor.types import Candidate, EditError, EditRequest, EditUpdate, SearchSettings
 from editor.ui_forms import Form, plan_key, show_mask, show_plan, show_settings
 from editor.ui_views import Card
@@ -139,67 +137,6 @@ def read_examples(folder: Path) -> tuple[tuple[str, str], ...]:
         return ()
     listed = json.loads(index.read_text(encoding="utf-8"))
     return tuple((str(folder / entry["image"]), entry["instruction"]) for entry in listed)
-
-
-# ------------------------------------------------------------------------------------------------------------ keeping
-
-
-@dataclass(frozen=True)
-class Keeper:
-    """Puts finished runs into the history."""
-
-    history: History
-    profile: str
-
-    def __call__(self, job: Job, candidate: int = 0) -> str:
-        """The id of the kept edit of the best candidate, or of another one. Raises EditError if there is none."""
-        request, update = job.request, job.update
-        if update is None or not update.candidates:
-            raise EditError("The run was stopped before there was a picture: run it again.")
-        report = report_of(request, update, candidate)
-        recipe = Recipe.of(request, update, self.profile, candidate)
-        return self.history.add(job.owner, request.image, update.candidates[candidate].image, recipe, report).id
-
-
-def learn(jobs: Jobs, history: History, profile: str) -> None:
-    """Let the jobs know how long the latest runs of a profile took, so that they can say what to expect."""
-    for edit in filter(lambda edit: edit.readable, reversed(history.latest())):
-        recipe, report = edit.recipe, edit.report
-        whole = recipe.stopped is None and searched(recipe.settings.method, report["history"])
-        if whole and recipe.profile == profile:
-            jobs.learn(recipe.settings, report["cost"]["seconds"])
-
-
-def report_of(request: EditRequest, update: EditUpdate, candidate: int = 0) -> dict[str, Any]:
-    """What is to be told of a run that is done and of its best candidate or another one, as JSON data."""
-    result = update.candidates[candidate]
-    checks = [
-        {
-            "question": r.check.question,
-            "expected": r.check.expected,
-            "weight": r.check.weight,
-            "before": r.before,
-            "after": after,
-        }
-        for r, after in zip(update.checks, result.checks, strict=True)
-    ]
-    return {
-        "checks": checks,
-        "score": result.score,
-        "source_score": update.source_score,
-        "history": [list(scores) for scores in update.history],
-        "parents": [list(parents) for parents in update.parents],
-        "place": list(result.place),
-        "changed": None if candidate else update.changed,
-        "roundtrip_psnr": update.roundtrip_psnr,
-        "offset": result.offset and list(result.offset),
-        "warning": warnings(result),
-        "cost": vars(update.cost),
-        "stopped": update.stopped,
-        "broken": update.broken,
-        "seed": request.settings.seed,
-        "method": request.settings.method,
-    }
 
 
 # ---------------------------------------------------------------------------------------------------------- sentences

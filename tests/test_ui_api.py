@@ -22,7 +22,7 @@ from editor.ui import build_page, launch_options
 from editor.ui_api import Api
 from editor.ui_desk import Desk
 from editor.ui_forms import FIRST_EFFORT
-from editor.ui_parts import Keeper
+from editor.ui_keep import Keeper
 from tests.fakes import FakeEditor
 from tests.page import came
 
