@@ -21,7 +21,7 @@ from editor.types import EditError, Images, Latents, Plan, Scored, SearchSetting
 from rewards.base import Check
 from rewards.checks import CheckReward, CheckScores
 from rewards.plan import keep_checks
-from rewards.preserve import Layout, Preserve, outside
+from rewards.preserve import Kept, Layout, Preserve, outside
 from rewards.vlm import Calls
 
 if TYPE_CHECKING:
@@ -171,11 +171,11 @@ class Judge:
         """
         met, source = checks > MET, sum(p > MET for p in self.source.checks[: self.wanted])
         part = source < int(met[: self.wanted].sum()) < self.wanted
-        return part and bool(met[self.wanted :].all()) and bool(self._stays(image).all())
+        return part and bool(met[self.wanted :].all()) and bool(self._stays(self.layout(image)).all())
 
-    def _stays(self, images: Images) -> Tensor:
-        """Which of the images (N, 3, S, S) have not drifted; all where that has no weight."""
-        return (self.layout(images).drift >= -STAYS) | (self.weights.drift == 0)
+    def _stays(self, kept: Kept) -> Tensor:
+        """Which of the images whose layout this is have not drifted (N,); all where that has no weight."""
+        return (kept.drift >= -STAYS) | (self.weights.drift == 0)
 
     def __call__(self, latents: Latents) -> Scored:
         return self._scored(self.decoded(latents), self.sure, outlines=self.sure is not None)
@@ -187,8 +187,10 @@ class Judge:
         It stays where the source is as well. Outlines count even where captions suffice: of drafts that all meet the
         plan, those are nearer to what was asked for whose outlines lie where the source's do.
         """
-        scored = self._surely(self._scored(self.decoded(latents), outlines=True))
-        return scored._replace(met=scored.met & self._stays(scored.images))
+        decoded = self.decoded(latents)
+        kept = self.layout(decoded)
+        scored = self._surely(self._scored(decoded, outlines=True, kept=kept))
+        return scored._replace(met=scored.met & self._stays(kept))
 
     def kept(self, latents: Latents, draft: bool) -> Scored:
         """What of a result, or of a draft, is kept is judged by the checks alone; met counts as where it was found."""
@@ -209,14 +211,16 @@ class Judge:
         """The latents where the edit may act, the source's elsewhere."""
         return latents if self.mask is None else torch.lerp(self.latents, latents, self.mask.to(latents))
 
-    def _scored(self, decoded: Images, sure: float | None = None, outlines: bool = False) -> Scored:
-        scored, moved = self._checked(decoded, sure), self._moved(decoded, outlines)
+    def _scored(
+        self, decoded: Images, sure: float | None = None, outlines: bool = False, kept: Kept | None = None
+    ) -> Scored:
+        """`kept` is the layout of the images, where that is known."""
+        scored, moved = self._checked(decoded, sure), self._moved(kept or self.layout(decoded), outlines)
         reward = scored.reward + self.weights.preserve * self.preserve(decoded) + moved
         return scored._replace(reward=reward, surety=scored.surety + (sure is not None) * scored.met * moved.detach())
 
-    def _moved(self, decoded: Images, outlines: bool) -> Tensor:
+    def _moved(self, kept: Kept, outlines: bool) -> Tensor:
         """What is lost by outlines that move, (N,): all together, and with `outlines` any of them."""
-        kept = self.layout(decoded)
         drifted = self.weights.drift * kept.drift
         return drifted + self.weights.outlines * kept.outlines if outlines else drifted
 
