@@ -19,6 +19,8 @@ from benchmarks.trials import Record
 from editor.recipe import encode_sheet, write
 
 DRAWS = 2000
+SMALL = 112
+"""Side in pixels of the pictures of the sheet that shows all methods."""
 Row = dict[str, Any]
 
 
@@ -180,9 +182,9 @@ def _method(row: Row) -> str:
 def contact_sheets(records: list[Record], pictures: Path, first: int, folder: Path, rank: int = 3) -> None:
     """For each method at its largest budget: its best, median and worst cases beside source and perfect answer.
 
-    Those that were to change nothing are left out.
+    Those that were to change nothing are left out. One of each stands in cases.jpg, a row for each method.
     """
-    changes = [record for record in records if record.kind != "nothing"]
+    changes, overview = [record for record in records if record.kind != "nothing"], []
     for method in dict.fromkeys(record.method for record in changes):
         mine = [record for record in changes if record.method == method]
         mine = [record for record in mine if record.budget == max(r.budget for r in mine)]
@@ -191,6 +193,11 @@ def contact_sheets(records: list[Record], pictures: Path, first: int, folder: Pa
         chosen = dict.fromkeys((*mine[:rank], *mine[half : half + rank], *mine[-rank:]))
         drawn = sheet([_triple(record, pictures, first) for record in chosen])
         write(folder / f"cases-{method}.jpg", encode_sheet(drawn))
+        overview.append([])
+        for name, record in (("best", mine[0]), ("median", mine[len(mine) // 2]), ("worst", mine[-1])):
+            (source, _), (answer, _), (result, told) = _triple(record, pictures, first)
+            overview[-1] += [(source, method), (answer, name), (result, told.rpartition(",")[0])]
+    write(folder / "cases.jpg", encode_sheet(sheet(overview, SMALL)))
 
 
 def _triple(record: Record, pictures: Path, first: int) -> list[tuple[Image.Image, str]]:

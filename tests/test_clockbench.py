@@ -267,7 +267,7 @@ def test_the_command_prints_tables_and_writes_json_plots_and_sheets(tmp_path, mo
     assert set(written["judge"]) == {"clean", "blur 0.8", "blur 1.2"}
     assert "| best-of-n | 100 | 2 | 100 (100 to 100)" in printed
     names = {path.name for path in (tmp_path / "plots").iterdir()}
-    assert {"clockbench.png", "clockbench-kinds.png", "cases-fmtt-map-1.jpg"} <= names
+    assert {"clockbench.png", "clockbench-kinds.png", "cases-fmtt-map-1.jpg", "cases.jpg"} <= names
     with Image.open(tmp_path / "plots" / "cases-best-of-n.jpg") as drawn:
         assert drawn.width > 500
         assert file_bears_mark(drawn)
