@@ -97,9 +97,9 @@ class History:
         """Open the store, making its folders and table where they are missing. Raises EditError if it can't."""
         folder = Path(folder).expanduser().resolve()
         try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what people edit is no matter of other users
             for part in ("sources", "results", "thumbnails"):
-                (folder / part).mkdir(parents=True, exist_ok=True)
-            folder.chmod(0o700)  # what people edit is no matter of the machine's other users
+                (folder / part).mkdir(exist_ok=True)
             database = create_engine(f"sqlite:///{folder / 'edits.db'}")
             SQLModel.metadata.create_all(database)
         except (OSError, SQLAlchemyError) as error:

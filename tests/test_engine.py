@@ -365,15 +365,25 @@ def test_a_mask_that_is_white_all_over_is_none(tiny_editor):
     assert white.focus is not None
 
 
-def test_an_error_after_there_is_a_picture_ends_the_run_with_the_best_so_far(tiny_editor, monkeypatch):
-    scored, calls = Judge._scored, []
+@pytest.fixture
+def breaks(monkeypatch):
+    """Makes what is scored so many times no number the last time."""
 
-    def breaks(self, *arguments, **named):
-        calls.append(self)
-        found = scored(self, *arguments, **named)
-        return found._replace(reward=found.reward * torch.nan) if len(calls) == 4 else found
+    def at(turn):
+        scored, calls = Judge._scored, []
 
-    monkeypatch.setattr(Judge, "_scored", breaks)
+        def broken(self, *arguments, **named):
+            calls.append(self)
+            found = scored(self, *arguments, **named)
+            return found._replace(reward=found.reward * torch.nan) if len(calls) == turn else found
+
+        monkeypatch.setattr(Judge, "_scored", broken)
+
+    return at
+
+
+def test_an_error_after_there_is_a_picture_ends_the_run_with_the_best_so_far(tiny_editor, breaks, monkeypatch):
+    breaks(4)
     seen = list(tiny_editor.edit(request(settings=SETTINGS.but(corrections=1, undo=0.02))))
     last, before = seen[-1], seen[-2]
     assert "finite" in last.broken
@@ -385,15 +395,8 @@ def test_an_error_after_there_is_a_picture_ends_the_run_with_the_best_so_far(tin
     assert again[-1].best.tobytes() == last.best.tobytes(), "as its recipe says"
 
 
-def test_an_error_before_there_is_a_picture_is_a_sentence(tiny_editor, monkeypatch):
-    scored, calls = Judge._scored, []
-
-    def breaks(self, *arguments, **named):
-        calls.append(self)
-        found = scored(self, *arguments, **named)
-        return found._replace(reward=found.reward * torch.nan) if len(calls) == 2 else found
-
-    monkeypatch.setattr(Judge, "_scored", breaks)
+def test_an_error_before_there_is_a_picture_is_a_sentence(tiny_editor, breaks):
+    breaks(2)
     with pytest.raises(EditError, match="finite"):
         list(tiny_editor.edit(request()))
 

@@ -39,8 +39,12 @@ def store(tmp_path):
     history.close()
 
 
-def test_no_other_user_of_the_machine_reads_the_history(store):
+def test_no_other_user_of_the_machine_reads_a_new_history_and_a_folder_that_is_there_stays_as_it_is(store, tmp_path):
     assert stat.S_IMODE(store[0].folder.stat().st_mode) == 0o700
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o755)
+    History.open(tmp_path / "shared").close()
+    assert stat.S_IMODE((tmp_path / "shared").stat().st_mode) == 0o755
 
 
 def test_a_recipe_comes_back_from_its_png(recipe, tmp_path):
