@@ -26,7 +26,7 @@ from editor.engine import EFFORTS, Editor
 from editor.profiles import PROFILES, chosen
 from editor.progress import UNTOUCHED
 from editor.recipe import Recipe, read_recipe, save_result, write
-from editor.reproduce import changed_versions, check_profile, outcome, request_of, rerun
+from editor.reproduce import check_profile, differences, outcome, request_of, rerun
 from editor.runtime import prepare
 from editor.tasks import tasks
 from editor.types import EditError, EditRequest, Plan
@@ -93,10 +93,10 @@ def _reproduce(options: argparse.Namespace) -> int:
     source = _load(options.source)
     mask = images.load_mask(options.mask, source.size) if options.mask else None
     request = request_of(recipe, source, mask)
-    changed = changed_versions(recipe)
+    editor = _editor(options)
+    changed = differences(recipe, editor.models.hardware.held)
     for sentence in changed:
         print(sentence, file=sys.stderr)
-    editor = _editor(options)
     last = follow(rerun(editor, request, recipe.stopped), request.settings.steps)
     again = outcome(recipe, request, last, editor.profile.name)
     same_bytes = again.png == images.read(options.result)

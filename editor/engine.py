@@ -164,7 +164,8 @@ class Editor:
             request = replace(request, mask=None)  # one that is white all over says nothing of where the edit acts
         wanted = request.plan or self._plan(request.image, request.instruction, calls)
         cost = Cost(vlm_calls=calls.count, seconds=time.monotonic() - started)
-        update = EditUpdate(stage="plan", message="Planned the checks", plan=wanted, cost=cost)
+        update = EditUpdate(stage="plan", message="Planned the checks", plan=wanted, cost=cost,
+                            held=self.models.hardware.held)  # fmt: skip
         yield update
         settings = self._settings(request)
         request = replace(request, settings=settings)

@@ -65,6 +65,11 @@ class Hardware:
         second = f", VLM on {self.vlm_device}" if self.vlm_device else ""
         return f"{self.device}{second}: {self.plan or 'everything whole'}"
 
+    @property
+    def held(self) -> str:
+        """How the models are held, wherever that is: their precision, and what a memory plan gives up."""
+        return f"{str(self.dtype).removeprefix('torch.')}, {self.plan or 'everything whole'}"
+
 
 @dataclass
 class Models:

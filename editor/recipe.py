@@ -41,6 +41,8 @@ MAX_CANDIDATES = 4 * LIMITS["drafts"] + 3
 """No run ends with more: two batches of drafts, each drawn again, and the best before, less its needless changes."""
 MAX_TIMES = 256
 """The most time steps that a recipe may list."""
+MAX_HELD = 200
+"""Characters of how the models were held."""
 PACKAGES = ("torch", "diffusers", "transformers", "pillow")
 WEIGHTS = "weights"
 """Beside the packages, what names the weights that come with the repository."""
@@ -68,6 +70,8 @@ class Recipe:
     """The step after which a person stopped the run; None if it ran to its end."""
     versions: dict[str, str]
     """Of the packages and of the repository's own weights that computed it; see `computed_by`."""
+    held: str = ""
+    """How the models were held, as `EditUpdate` has it; empty where an earlier version wrote the recipe."""
 
     @classmethod
     def of(cls, request: EditRequest, update: EditUpdate, profile: str, candidate: int = 0) -> Recipe:
@@ -87,6 +91,7 @@ class Recipe:
             candidate=candidate,
             stopped=update.step if update.stopped else None,
             versions=computed_by(profile),
+            held=update.held,
         )
 
     def load_mask(self, size: tuple[int, int]) -> Image.Image | None:
@@ -118,6 +123,7 @@ class Recipe:
                 candidate=_whole(data.get("candidate", 0), MAX_CANDIDATES),
                 stopped=None if data.get("stopped") is None else _whole(data["stopped"], MAX_STEPS),
                 versions=_versions(data.get("versions")),
+                held=_text(data, "held", MAX_HELD, least=0) if "held" in data else "",
             )
         except ValueError as error:
             raise EditError(f"The recipe can't be used: {error}") from error

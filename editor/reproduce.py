@@ -67,14 +67,17 @@ def _mask(recipe: Recipe, size: tuple[int, int], given: Image.Image | None) -> I
     return mask
 
 
-def changed_versions(recipe: Recipe) -> list[str]:
-    """A sentence for every package, and for weights, that computed the result and is another one now."""
+def differences(recipe: Recipe, held: str) -> list[str]:
+    """A sentence for all that computed the result and is another now: packages, weights, how the models are held."""
     installed = {name: _installed(name) for name in recipe.versions} | computed_by(recipe.profile)
-    return [
+    said = [
         f"The result was made with {name} {then} and here is {installed[name]}: the pixels may differ."
         for name, then in recipe.versions.items()
         if installed[name] != then
     ]
+    if recipe.held not in ("", held):
+        said.append(f"The result was made by models in {recipe.held}, and here they are in {held}: it may differ.")
+    return said
 
 
 def _installed(name: str) -> str:

@@ -396,6 +396,8 @@ class EditUpdate:
     """The reward of the source itself."""
     cost: Cost = Cost()
     diagnostics: dict[str, float] = field(default_factory=dict)
+    held: str = ""
+    """How the models are held that make it, on which the pixels depend; see `editor.models.Hardware.held`."""
     stopped: bool = False
     """True when the user's Stop, or what `broken` says, ended the run early; `best` is then the best so far."""
     broken: str = ""

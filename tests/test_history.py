@@ -139,6 +139,8 @@ def test_another_candidate_and_a_stopped_run_are_recorded():
         lambda data: data | {"candidate": -1},
         lambda data: data | {"candidate": True},
         lambda data: data | {"versions": {"a": ["b"]}},
+        lambda data: data | {"held": 16},
+        lambda data: data | {"held": "x" * 201},
         lambda data: data | {"settings": None},
         lambda data: data | {"settings": {"particles": 10**6}},
         lambda data: data | {"settings": {"particles": True}},

@@ -16,6 +16,7 @@ from editor.loaders import reading
 from editor.memory import ladder
 from editor.models import Models
 from editor.profiles import PROFILES
+from editor.recipe import Recipe
 from editor.types import EditError, EditRequest
 from tests.tiny_flow import CAPTION
 from tests.tiny_profiles import PLAN, SMALL, flux_models
@@ -67,6 +68,7 @@ def test_an_edit_that_runs_out_of_memory_goes_on_one_plan_down_and_leaves_nothin
     assert last.done
     assert gone == [True]
     assert editor.models.hardware.plan == ladder(PROFILES["flux"])[3]
+    assert Recipe.of(request(), last, "flux").held == last.held == f"float32, {ladder(PROFILES['flux'])[3]}"
     assert "ran out of memory; now: flow map in bf16, VLM in bf16, draft decoder" in capsys.readouterr().err
 
 
