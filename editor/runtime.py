@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 from contextlib import AbstractContextManager, nullcontext
 
@@ -17,12 +18,15 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 def prepare(threads: int | None = None) -> None:
     """Stay offline, use so many CPU threads (None: torch's choice), keep freed memory, leave cuDNN's attention alone.
 
+    Of the configuration of an autoencoder diffusers warns that it holds what diffusers itself wrote there: not here.
+
     Giving large tensors back to the system and faulting their pages in again takes more than half of the time of
     small models on a CPU; glibc, where there is one, is told not to. On a GPU torch may choose cuDNN for attention in
     bfloat16: on an H100 with torch 2.11 backward passes then failed, and those that were run again without it did not
     (benchmarks/NOTES.md), so the choice is among torch's own kernels.
     """
     go_offline()
+    logging.getLogger("diffusers.configuration_utils").setLevel(logging.ERROR)
     torch.backends.cuda.enable_cudnn_sdp(False)
     if threads is not None:
         torch.set_num_threads(threads)
