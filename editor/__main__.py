@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from editor import images
 from editor.batch import FAILED, WAITING, Batch, Row, summarise
-from editor.console import follow, report, settings_of, stoppable
+from editor.console import follow, settings_of, stoppable, told_of
 from editor.engine import EFFORTS, Editor
 from editor.profiles import PROFILES, chosen
 from editor.progress import UNTOUCHED
@@ -63,7 +63,7 @@ def _edit(options: argparse.Namespace) -> int:
     with stoppable() as stop:
         last = follow(editor.edit(request, stop), settings.steps)
     save_result(out, last.best, Recipe.of(request, last, editor.profile.name))
-    _tell(options, report(last, settings, editor.profile.name))
+    _tell(options, told_of(request, last, editor.profile.name))
     return 2 if last.broken else INTERRUPTED if last.stopped else 0
 
 
@@ -104,7 +104,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     if not again.same:
         print("The picture differs: the machine, the weights or the packages are not the same.", file=sys.stderr)
     told = {"same": again.same, "same_bytes": same_bytes, "candidate": recipe.candidate, "changed": changed}
-    _tell(options, report(last, request.settings, editor.profile.name) | told)
+    _tell(options, told_of(request, last, editor.profile.name) | told)
     return 0 if again.same else 1
 
 

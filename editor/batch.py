@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from editor import images
-from editor.console import report, settings_of
+from editor.console import settings_of, told_of
 from editor.contact_sheet import Pair, sheets
 from editor.engine import Editor
 from editor.jobs import unexpected
@@ -89,7 +89,7 @@ class Batch:
             yield update
         name = self.editor.profile.name
         recipe = Recipe.of(request, update, name)
-        told = report(update, request.settings, name) | {"notices": list(loaded.notices)}
+        told = told_of(request, update, name) | {"notices": list(loaded.notices)}
         # The journal first: a result that lies there has its line, whenever the power goes.
         _append(self.out / JOURNAL, {"key": f"{task.result} {recipe.result}", "told": told})
         save_result(self.out / task.result, update.best, recipe)

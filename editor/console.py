@@ -6,15 +6,14 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from threading import Event, current_thread, main_thread
 from typing import Any
 
 from tqdm import tqdm
 
 from editor.engine import EFFORTS
-from editor.progress import warnings
-from editor.types import EditError, EditUpdate, SearchSettings
+from editor.report import report_of
+from editor.types import EditError, EditRequest, EditUpdate, SearchSettings
 
 SETTINGS: Mapping[str, type] = {
     "effort": str,
@@ -76,25 +75,8 @@ def follow(updates: Iterator[EditUpdate], steps: int) -> EditUpdate:
     return update
 
 
-def report(update: EditUpdate, settings: SearchSettings, profile: str) -> dict[str, Any]:
-    """What --json tells of an edit that is done."""
-    return {
-        "score": update.score,
-        "source_score": update.source_score,
-        "checks": [
-            {"question": r.check.question, "expected": r.check.expected, "before": r.before, "after": r.after}
-            for r in update.checks
-        ],
-        "plan": update.plan.to_json(),
-        "roundtrip_psnr": update.roundtrip_psnr,
-        "changed": update.changed,
-        "untouched": update.untouched,
-        "offset": update.offset,
-        "met": update.candidates[0].met,
-        "warning": warnings(update.candidates[0]),
-        "broken": update.broken,
-        **asdict(update.cost),
-        "seed": settings.seed,
-        "method": settings.method,
-        "profile": profile,
-    }
+def told_of(request: EditRequest, update: EditUpdate, profile: str) -> dict[str, Any]:
+    """What --json tells of an edit that is done: its report, each part of its cost by itself, plan and profile."""
+    report = report_of(request, update)
+    cost = report.pop("cost")
+    return report | cost | {"plan": update.plan.to_json(), "profile": profile}

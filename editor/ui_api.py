@@ -10,10 +10,10 @@ import gradio as gr
 
 from editor import images
 from editor.jobs import Job, unexpected
+from editor.report import report_of
 from editor.types import EditError, EditRequest
 from editor.ui_desk import Desk
 from editor.ui_forms import FIRST_EFFORT, read_picture
-from editor.ui_keep import report_of
 from editor.ui_parts import owner_of, serve_bytes
 from rewards.base import Plan
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from editor.history import History
 from editor.jobs import Job, Jobs, searched
-from editor.progress import warnings
 from editor.recipe import Recipe
-from editor.types import EditError, EditRequest, EditUpdate
+from editor.report import report_of
+from editor.types import EditError
 
 
 @dataclass(frozen=True)
@@ -36,35 +35,3 @@ def learn(jobs: Jobs, history: History, profile: str) -> None:
         whole = recipe.stopped is None and searched(recipe.settings.method, report["history"])
         if whole and recipe.profile == profile:
             jobs.learn(recipe.settings, report["cost"]["seconds"])
-
-
-def report_of(request: EditRequest, update: EditUpdate, candidate: int = 0) -> dict[str, Any]:
-    """What is to be told of a run that is done and of its best candidate or another one, as JSON data."""
-    result = update.candidates[candidate]
-    checks = [
-        {
-            "question": r.check.question,
-            "expected": r.check.expected,
-            "weight": r.check.weight,
-            "before": r.before,
-            "after": after,
-        }
-        for r, after in zip(update.checks, result.checks, strict=True)
-    ]
-    return {
-        "checks": checks,
-        "score": result.score,
-        "source_score": update.source_score,
-        "history": [list(scores) for scores in update.history],
-        "parents": [list(parents) for parents in update.parents],
-        "place": list(result.place),
-        "changed": None if candidate else update.changed,
-        "roundtrip_psnr": update.roundtrip_psnr,
-        "offset": result.offset and list(result.offset),
-        "warning": warnings(result),
-        "cost": vars(update.cost),
-        "stopped": update.stopped,
-        "broken": update.broken,
-        "seed": request.settings.seed,
-        "method": request.settings.method,
-    }

@@ -66,11 +66,12 @@ def test_edit_writes_the_picture_with_its_recipe_and_tells_all(tiny, clock, tmp_
     assert told["met"] == (told["warning"] == "")
     assert wanted <= set(told)
     assert (told["seed"], told["method"]) == (9, "best-of-n")
-    assert [set(c) for c in told["checks"]] == [{"question", "expected", "before", "after"}] * 2
+    assert [set(c) for c in told["checks"]] == [{"question", "expected", "weight", "before", "after"}] * 2
     with Image.open(target) as written:
         assert written.size == (40, 32)
     assert read_recipe(target).plan == PLAN
     assert "edit" in err
+    assert "not expected" not in err
 
 
 def test_a_result_that_lies_off_its_source_is_warned_about(tiny, clock, tmp_path, capsys, monkeypatch):
