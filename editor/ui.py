@@ -93,6 +93,7 @@ def _wire(page: gr.Blocks, parts: dict[str, Any], desk: Desk) -> None:
     on(parts["stop"].click, desk.stop)
     on(parts["candidates"].click, desk.pick)
     on(parts["past"].click, desk.recall)
+    on(parts["older"].click, desk.older)
     on(parts["restore"].click, desk.restore)
     on(parts["further"].click, desk.further)
     parts["further"].click(None, js="() => document.querySelector('#instruction input').focus()")

@@ -17,7 +17,7 @@ import gradio as gr
 from PIL import Image
 
 from editor import images, ui_plots
-from editor.history import Edit, History
+from editor.history import LISTED, Edit, History
 from editor.jobs import Job, Jobs, unexpected
 from editor.mark import marked
 from editor.recipe import Recipe, encode_result, read_recipe
@@ -293,7 +293,7 @@ class Desk:
 
     # ------------------------------------------------------------------------------------------------- after the run
 
-    def pick(self, event: gr.EventData, job: str, token: str, request: gr.Request) -> Form:
+    def pick(self, event: gr.EventData, job: str, token: str, request: gr.Request, reach: int = LISTED) -> Form:
         """Make another candidate the result."""
         owner = owner_of(token, request)
         run = self.jobs.get(job, owner)
@@ -303,20 +303,27 @@ class Desk:
         kept = kept or Keeper(self.history, self.editor.profile.name)(run, event.index)
         self.jobs.chose(run, kept, event.index)
         said = status(f"Candidate {event.index + 1} is the result now.", "done")
-        shown = {**show_edit(self.history, self.history.get(kept), request), **past_cards(self.history, owner, kept)}
-        return {**shown, **self._candidates(run, event.index), **said}
+        past = past_cards(self.history, owner, kept, reach)
+        shown = show_edit(self.history, self.history.get(kept), request)
+        return {**shown, **past, **self._candidates(run, event.index), **said}
 
-    def recall(self, event: gr.EventData, listed: Sequence[str], job: str, token: str, request: gr.Request) -> Form:
+    def recall(
+        self, event: gr.EventData, listed: Sequence[str], job: str, token: str, request: gr.Request, reach: int = LISTED
+    ) -> Form:
         """Show a past edit with its other candidates, or beside the run that the page watches if there is one."""
         edit = self.history.get(chosen(event, listed), owner := owner_of(token, request))
         depth = len(self.history.lineage(edit))
         said = f"“{edit.recipe.instruction}”" + (f", edit {depth} of its line" if depth > 1 else "")
         shown = {
             **show_edit(self.history, edit, request),
-            **past_cards(self.history, owner, edit.id),
+            **past_cards(self.history, owner, edit.id, reach),
             **status(said, "done"),
         }
         return shown if self.jobs.is_on(job) else {**shown, **self._run_of(edit, owner)}
+
+    def older(self, reach: int, shown: str, token: str, request: gr.Request) -> Form:
+        """List more of the past edits."""
+        return past_cards(self.history, owner_of(token, request), shown, reach + LISTED)
 
     def restore(self, shown: str) -> Form:
         """Set picture, mask, instruction, plan and settings to those of the edit that is shown."""
@@ -368,11 +375,11 @@ class Desk:
         data = encode_result(images.load(data).image, None) if strip else data
         return {"download": serve_bytes(data, file_name(edit))}
 
-    def forget(self, shown: str, token: str, request: gr.Request) -> Form:
+    def forget(self, shown: str, token: str, request: gr.Request, reach: int = LISTED) -> Form:
         """Delete the edit that is shown."""
         owner = owner_of(token, request)
         self.history.delete(owner, shown)
-        return {**past_cards(self.history, owner), **nothing(), **status("The edit is deleted.")}
+        return {**past_cards(self.history, owner, reach=reach), **nothing(), **status("The edit is deleted.")}
 
     def forget_all(self, token: str, request: gr.Request) -> Form:
         """Delete all edits of this owner."""

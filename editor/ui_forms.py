@@ -15,6 +15,7 @@ from PIL import Image
 from editor import images
 from editor.baselines import METHODS
 from editor.engine import SAMPLING
+from editor.history import LISTED
 from editor.profiles import Profile
 from editor.recipe import Recipe, parse_settings
 from editor.types import EditError, SearchSettings
@@ -102,6 +103,10 @@ def _ids(_: gr.JSON, payload: Any) -> list[str]:
     return [item for item in payload if isinstance(item, str)] if isinstance(payload, list) else []
 
 
+def _reach(_: gr.Number, payload: Any) -> int:
+    return payload if type(payload) is int and payload > LISTED else LISTED
+
+
 Picture = _reading(gr.Image, _path)
 """Hands on an upload's path as it came, so that nothing but the safe loader opens it."""
 Paint = _reading(gr.ImageEditor, _layers)
@@ -110,6 +115,8 @@ Words = _reading(gr.Textbox, _words)
 """Hands on a text, empty where something else was sent."""
 Ids = _reading(gr.JSON, _ids)
 """Hands on the texts of a list."""
+Reach = _reading(gr.Number, _reach)
+"""Hands on how many past edits are listed, as many as at first where something else was sent."""
 
 
 def read_plan(form: Form) -> Plan | None:

@@ -8,9 +8,10 @@ from typing import Any
 import gradio as gr
 
 from editor import ui_views
+from editor.history import LISTED
 from editor.types import MAX_INSTRUCTION, SearchSettings
 from editor.ui_desk import Desk
-from editor.ui_forms import EDIT_ONLY, FIRST_EFFORT, PROTECT, RANGES, Ids, Paint, Picture, Words, methods
+from editor.ui_forms import EDIT_ONLY, FIRST_EFFORT, PROTECT, RANGES, Ids, Paint, Picture, Reach, Words, methods
 from editor.ui_parts import example_cards
 from editor.ui_stage import past, stage
 from editor.ui_views import CARDS_JS
@@ -238,5 +239,6 @@ def _memory(desk: Desk) -> dict[str, Any]:
         "token": gr.BrowserState("", storage_key=BROWSER_KEY, secret=BROWSER_KEY),
         **texts,
         "listed": Ids([], visible=False),
+        "reach": Reach(LISTED, precision=0, visible=False),
         "base": gr.JSON(asdict(desk.editor.efforts[FIRST_EFFORT]), visible=False),
     }

@@ -16,7 +16,7 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from editor import images, ui_plots, ui_views
-from editor.history import Edit, History
+from editor.history import LISTED, Edit, History
 from editor.jobs import Job, Jobs
 from editor.mark import marked
 from editor.progress import UNTOUCHED
@@ -82,17 +82,21 @@ def _best(scores: Sequence[float]) -> int | None:
     return max(range(len(scores)), key=scores.__getitem__, default=None)
 
 
-def past_cards(history: History, owner: str, shown: str = "") -> Form:
-    """An owner's past edits to come back to, but for those of another version and those whose files are missing."""
-    kept, listed, cards = history.list(owner), [], []
-    for edit in kept:
+def past_cards(history: History, owner: str, shown: str = "", reach: int = LISTED) -> Form:
+    """An owner's latest edits to come back to, but for those of another version and those whose files are missing.
+
+    Of so many as `reach`; whether there are older ones decides whether they can be asked for.
+    """
+    kept, listed, cards = history.list(owner, reach + 1), [], []
+    for edit in kept[:reach]:
         picture = history.thumbnail(edit) if edit.readable else None
         if picture is not None:
             listed.append(edit.id)
             cards.append(_past_card(edit, picture))
     best = listed.index(shown) if shown in listed else None
     past = ui_views.cards(cards, "Your edits, newest first", best=best, choosable=True)
-    return {"listed": listed, "past": past, "past_box": gr.update(visible=bool(kept))}
+    more = gr.update(visible=len(kept) > reach)
+    return {"listed": listed, "past": past, "past_box": gr.update(visible=bool(kept)), "reach": reach, "older": more}
 
 
 def _past_card(edit: Edit, picture: bytes) -> Card:

@@ -7,7 +7,6 @@ from typing import Any
 import gradio as gr
 
 from editor import ui_views
-from editor.history import LISTED
 from editor.ui_desk import REFUSED, Desk
 from editor.ui_views import CARDS_JS
 
@@ -132,8 +131,9 @@ def past(desk: Desk) -> dict[str, Any]:
     with gr.Column(visible=False, elem_id="past") as box:
         gr.Markdown(
             f"## Your edits\n{desk.history.limits} They belong to this browser, or to your login. "
-            f"↳ marks the edit of a result. The newest {LISTED} are shown."
+            "↳ marks the edit of a result."
         )
         cards = gr.HTML(js_on_load=CARDS_JS, padding=False, elem_id="past-cards")
+        older = gr.Button("Show older ones", size="sm", visible=False, elem_id="older")
         forget_all = gr.Button("Delete all of my edits", variant="stop", size="sm", elem_id="forget-all")
-    return {"past_box": box, "past": cards, "forget_all": forget_all}
+    return {"past_box": box, "past": cards, "older": older, "forget_all": forget_all}

@@ -21,6 +21,7 @@ from editor.ui import build_page, launch_options, translated
 from editor.ui_desk import Desk
 from editor.ui_forms import PROTECT, changed, read_plan
 from editor.ui_layout import lay_out
+from editor.ui_parts import past_cards
 from tests.fakes import FakeEditor, FakeLaid, clock_like
 from tests.page import all_of, came, click, form, plan_of
 
@@ -163,6 +164,23 @@ def test_edits_of_another_version_are_left_out_and_keep_nothing_from_starting(de
     assert seen["run"]["interactive"]
     assert "All 2 edits" in again.forget_all("ann", came())["status"]
     again.close()
+
+
+def test_older_edits_can_be_listed_too_and_stay_listed_when_one_is_shown(desk, picture, monkeypatch):
+    monkeypatch.setattr("editor.ui_desk.LISTED", 2)
+    monkeypatch.setattr(past_cards, "__defaults__", ("", 2))
+    runs = [all_of(desk.run(form(picture, seed=seed), "ann", came())) for seed in range(5)]
+    assert (len(runs[1]["listed"]), runs[1]["older"]["visible"]) == (2, False)
+    assert (len(runs[-1]["listed"]), runs[-1]["reach"], runs[-1]["older"]["visible"]) == (2, 2, True)
+    more = desk.older(runs[-1]["reach"], runs[-1]["shown"], "ann", came())
+    assert more["listed"] == [run["shown"] for run in runs[:0:-1]]
+    assert more["past"].count("<button") == 4
+    oldest = more["listed"][3]
+    shown = desk.recall(click(3), more["listed"], "", "ann", came(), more["reach"])
+    assert (shown["shown"], shown["listed"], shown["older"]["visible"]) == (oldest, more["listed"], True)
+    less = desk.forget(oldest, "ann", came(), shown["reach"])
+    assert less["listed"] == [*more["listed"][:3], runs[0]["shown"]]
+    assert not less["older"]["visible"]
 
 
 @pytest.mark.parametrize("part", ["source", "result", "thumbnail"])

@@ -11,6 +11,7 @@ from PIL import Image
 
 from editor import images, ui_plots, ui_views
 from editor.engine import EFFORTS
+from editor.history import LISTED
 from editor.types import Check, EditError, Plan, SearchSettings
 from editor.ui import build_page
 from editor.ui_forms import CONTROLS, PROTECT, changed, read_mask, read_plan, read_settings, show_plan, show_settings
@@ -68,6 +69,7 @@ def test_what_the_page_remembers_stands_in_the_browser_and_is_read_whatever_come
         assert not parts[name].visible
         assert [parts[name].preprocess(sent) for sent in ("x", "", None, 7, ["x"])] == ["x", "", "", "", ""]
     assert [parts["listed"].preprocess(sent) for sent in (["a", 1, "b"], None, "ab", {})] == [["a", "b"], [], [], []]
+    assert [parts["reach"].preprocess(sent) for sent in (120, 1, -5, True, None, "90")] == [120, *[LISTED] * 5]
     fast = desk.adopt("fast")["base"]
     kept = parts["base"].postprocess(fast).model_dump()
     assert read_settings(form(None, base=parts["base"].preprocess(kept), lock=True)).keep == fast["keep"] == 1
