@@ -23,6 +23,8 @@ NO_TUNNEL = (
 )
 UPLOADS = "GRADIO_TEMP_DIR"
 """The variable by which Gradio is told where to keep files."""
+INTERRUPTED = 130
+"""Exit status where Ctrl-C came before the page was there, as shells have it."""
 OPEN_HOUSE = "Everybody who reaches this machine can use the page: add --auth USER:PASSWORD unless you mean that."
 
 
@@ -48,8 +50,11 @@ def _login(text: str) -> tuple[str, str]:
 def main(argv: list[str] | None = None) -> int:
     """Start the page and stay until it is ended; the exit status. Flags are read before anything slow is imported."""
     chosen = parse(argv)
-    with terminable(), private_uploads():
-        return start(chosen)
+    try:
+        with terminable(), private_uploads():
+            return start(chosen)
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def start(chosen: argparse.Namespace) -> int:

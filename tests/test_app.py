@@ -96,8 +96,7 @@ def test_an_open_page_is_warned_about(launched, capsys):
 def test_to_terminate_the_page_keeps_what_runs(launched, monkeypatch):
     kept, before = [], signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr("editor.ui_desk.Desk.close", lambda desk: kept.append(desk))
-    with pytest.raises(KeyboardInterrupt):
-        launched(waits=lambda: signal.raise_signal(signal.SIGTERM))
+    assert launched(waits=lambda: signal.raise_signal(signal.SIGTERM))[0] == 130
     assert len(kept) == 1
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -130,3 +129,12 @@ def test_what_cannot_start_is_one_sentence_and_status_2(launched, capsys, tmp_pa
     assert "choose another" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         app.parse(["--auth", "nobody"])
+
+
+def test_a_start_that_is_interrupted_ends_without_a_traceback(launched, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app, "start", interrupted)
+    assert launched()[0] == 130
+    assert capsys.readouterr().err == ""
