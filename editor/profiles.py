@@ -115,7 +115,7 @@ _ALL = (
         two_time=True,
         text_tokens=36,
         plan_template="studio",
-        licence="The licence of this repository: free for any use.",
+        licence="The weights are of this repository, and under its terms.",
     ),
     _flux("flux", 512, FLOW_MAP_512, _needs(14, 18)),
     _flux("flux-256", 256, FLOW_MAP_256, _needs(13, 15)),
