@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -14,14 +15,17 @@ from editor.finish import Canvas, Landed
 from editor.inversion import RoundTrip
 from editor.judge import Judge
 from editor.registration import warning
-from editor.types import Candidate, CheckResult, Cost, EditRequest, EditUpdate, Images, Latents, Scored, Step
+from editor.types import Candidate, CheckResult, Cost, EditRequest, EditUpdate, Images, Latents, Scored, Stays, Step
 from editor.undo import least_change
+from rewards.plan import kept_things
 
 DOUBT = (
     "This may not show what you asked for, since not every check is surely met: look closely, choose more effort, or "
     "run again with another seed."
 )
-
+GONE = (
+    "It may no longer show {}, which should have stayed: look at the other candidates, or run again with another seed."
+)
 UNTOUCHED = "In the model's opinion your picture shows this already, so it stays as it is."
 
 
@@ -169,13 +173,15 @@ class Progress:
             ranked.insert(0, self.best)
         if self.spared is not None:
             ranked.insert(0, self.spared)
-        best, asked = ranked[0], self.update.plan.checks
+        best, asked, things = ranked[0], self.update.plan.checks, kept_things(self.update.plan)
         opinions = zip(asked, self.judge.source.checks[: len(asked)], best.checks, strict=True)
+        kept = zip(things, self.judge.source.checks[len(asked) :], best.kept, strict=True)
         early = stopped or bool(broken)
         return replace(
             self.update, stage="done", message="Stopped: this is the best so far" if early else "Done",
             best=best.image, best_so_far=None, score=best.score, candidates=tuple(ranked), stopped=early, broken=broken,
-            checks=tuple(CheckResult(*opinion) for opinion in opinions), cost=self._cost(self.update.cost.nfe),
+            checks=tuple(CheckResult(*opinion) for opinion in opinions), kept=tuple(Stays(*one) for one in kept),
+            cost=self._cost(self.update.cost.nfe),
         )  # fmt: skip
 
     def _candidates(self, scored: Scored, places: list[tuple[int, int]]) -> list[Candidate]:
@@ -184,8 +190,8 @@ class Progress:
         landings = zip(scored.order(), scored.images, scored.checks.tolist(), places, strict=True)
         return [
             Candidate(
-                laid=Landed(self.canvas, image.cpu()), score=reward, checks=tuple(checks[:asked]), place=place, met=met,
-                surety=surety,
+                laid=Landed(self.canvas, image.cpu()), score=reward, checks=tuple(checks[:asked]),
+                kept=tuple(checks[asked:]), place=place, met=met, surety=surety,
             )
             for (met, surety, reward), image, checks, place in landings
         ]  # fmt: skip
@@ -201,10 +207,10 @@ def rank(candidate: Candidate) -> tuple[bool, float, float]:
     return candidate.met, candidate.surety, candidate.score
 
 
-def warnings(candidate: Candidate) -> str:
+def warnings(candidate: Candidate, kept: Sequence[Stays] = ()) -> str:
     """Sentences about what is wrong with a candidate and what to do; empty where nothing is."""
-    doubt = "" if candidate.met else DOUBT
-    return " ".join(filter(None, (doubt, warning(candidate.offset))))
+    doubt, gone = "" if candidate.met else DOUBT, " and ".join(one.thing for one in kept if one.gone)
+    return " ".join(filter(None, (doubt, GONE.format(gone) if gone else "", warning(candidate.offset))))
 
 
 def told(step: Step) -> str:

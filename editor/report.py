@@ -11,6 +11,7 @@ from editor.types import EditRequest, EditUpdate
 def report_of(request: EditRequest, update: EditUpdate, candidate: int = 0) -> dict[str, Any]:
     """What is to be told of a run that is done and of its best candidate or another one, as JSON data."""
     result = update.candidates[candidate]
+    kept = update.kept_by(result)
     checks = [
         {
             "question": r.check.question,
@@ -23,6 +24,7 @@ def report_of(request: EditRequest, update: EditUpdate, candidate: int = 0) -> d
     ]
     return {
         "checks": checks,
+        "kept": [one._asdict() for one in kept],
         "score": result.score,
         "source_score": update.source_score,
         "history": [list(scores) for scores in update.history],
@@ -33,7 +35,7 @@ def report_of(request: EditRequest, update: EditUpdate, candidate: int = 0) -> d
         "untouched": update.untouched and not candidate,
         "roundtrip_psnr": update.roundtrip_psnr,
         "offset": result.offset and list(result.offset),
-        "warning": warnings(result),
+        "warning": warnings(result, kept),
         "cost": vars(update.cost),
         "stopped": update.stopped,
         "broken": update.broken,

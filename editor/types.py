@@ -297,6 +297,20 @@ class CheckResult(NamedTuple):
     after: float
 
 
+class Stays(NamedTuple):
+    """Something that must stay, with the VLM's opinion of the source and of the result."""
+
+    thing: str
+    before: float
+    """Probability in [0, 1] that the source shows it."""
+    after: float
+
+    @property
+    def gone(self) -> bool:
+        """Whether it was there, and is no longer."""
+        return self.before >= 0.5 > self.after
+
+
 class Laid(Protocol):
     """A landing that can be laid into the source's own pixels: each call does the work anew."""
 
@@ -321,6 +335,8 @@ class Candidate:
     score: float
     checks: tuple[float, ...]
     """Probability of each check of the plan, in its order."""
+    kept: tuple[float, ...] = ()
+    """Probability that it shows each of the things that must stay, in the order of `EditUpdate.kept`."""
     place: tuple[int, int]
     """The step and the particle that landed there: where it stands in `EditUpdate.history` and `parents`."""
     met: bool = False
@@ -391,6 +407,8 @@ class EditUpdate:
     """Share of the picture's places that the result changes, in [0, 1]; None where nothing was undone."""
     checks: tuple[CheckResult, ...] = ()
     """The checks of the best candidate; only when done."""
+    kept: tuple[Stays, ...] = ()
+    """What must stay, as the best candidate has it; only when done."""
     score: float | None = None
     source_score: float | None = None
     """The reward of the source itself."""
@@ -411,6 +429,10 @@ class EditUpdate:
     def offset(self) -> Offset | None:
         """That of the best candidate; only when done."""
         return self.candidates[0].offset if self.candidates else None
+
+    def kept_by(self, candidate: Candidate) -> tuple[Stays, ...]:
+        """What must stay, as one of the candidates has it; only when done."""
+        return tuple(s._replace(after=after) for s, after in zip(self.kept, candidate.kept, strict=True))
 
     @property
     def untouched(self) -> bool:

@@ -269,7 +269,7 @@ def show_edit(history: History, edit: Edit, request: gr.Request) -> Form:
         "download": file,
         "strip": False,
         "link": link_to(edit, request),
-        "checks": ui_views.checks(report["checks"], report.get("warning", "")),
+        "checks": ui_views.checks(report["checks"], report.get("warning", ""), report.get("kept", ())),
         "curve": ui_plots.curve(report["history"], report["source_score"], 0),
         "details": ui_views.details(report) + _ancestry(report),
         "roundtrip": gr.update(visible=False),

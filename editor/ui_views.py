@@ -107,13 +107,25 @@ def answer(expected: str, probability: float) -> str:
     return f"{(expected if probability >= 0.5 else other).capitalize()} {percent}"
 
 
-def checks(rows: Sequence[dict[str, Any]], warning: str = "") -> str:
-    """Each check with what the model thinks of the source and of the result, under what there is to warn about."""
+def checks(rows: Sequence[dict[str, Any]], warning: str = "", kept: Sequence[dict[str, Any]] = ()) -> str:
+    """Each check with what the model thinks of the source and of the result, under what there is to warn about.
+
+    Below, what must stay, each thing with whether it did.
+    """
     warned = f'<p class="warning" role="alert">{escape(warning)}</p>' if warning else ""
     if not rows:
         return warned
     listed = f"<ul>{''.join(_check(row) for row in rows)}</ul>"
-    return f'{warned}<section class="checks" aria-label="Checks"><h2>Checks</h2>{listed}<p>{OPINION}</p></section>'
+    stays = f"<p>Must stay: {' '.join(map(_stays, kept))}</p>" if kept else ""
+    shown = f"<h2>Checks</h2>{listed}{stays}<p>{OPINION}</p>"
+    return f'{warned}<section class="checks" aria-label="Checks">{shown}</section>'
+
+
+def _stays(row: dict[str, Any]) -> str:
+    """A thing that must stay, with a sign where it was seen before."""
+    before, after = (answer(YES, row[side]) for side in ("before", "after"))
+    kind, sign = ("unseen", "") if row["before"] < 0.5 else ("yes", "✓ ") if row["after"] >= 0.5 else ("no", "✕ ")
+    return f'<span class="{kind}" title="Seen? {before} → {after}">{sign}{escape(row["thing"])}</span>'
 
 
 def _check(row: dict[str, Any]) -> str:

@@ -165,10 +165,14 @@ def _time(found: re.Match[str]) -> str:
     return f"{hour or 12}:{minute:02d}"
 
 
+def kept_things(plan: Plan) -> tuple[str, ...]:
+    """What must stay, each thing once."""
+    return tuple(filter(None, dict.fromkeys(phrase.strip().rstrip(".") for phrase in plan.keep)))
+
+
 def keep_checks(plan: Plan, weight: float = KEEP_WEIGHT) -> tuple[Check, ...]:
     """A light check for each thing that must stay: "Does the picture show a red rim?"."""
-    phrases = dict.fromkeys(phrase.strip().rstrip(".") for phrase in plan.keep)
-    return tuple(Check(f"Does the picture show {phrase}?", YES, weight) for phrase in phrases if phrase)
+    return tuple(Check(f"Does the picture show {thing}?", YES, weight) for thing in kept_things(plan))
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:

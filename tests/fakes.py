@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from PIL import Image, ImageDraw, ImageEnhance
 
 from editor.registration import Offset
-from editor.types import Candidate, CheckResult, Cost, EditError, EditUpdate, SearchSettings
+from editor.types import Candidate, CheckResult, Cost, EditError, EditUpdate, SearchSettings, Stays
 from rewards.base import Check, Plan
 
 
@@ -101,11 +101,13 @@ class FakeEditor:
                 "roundtrip": request.image.convert("RGB"),
                 "roundtrip_psnr": 41.5,
                 "checks": tuple(CheckResult(check, 0.02, 0.97) for check in plan.checks),
+                "kept": tuple(Stays(thing, 0.95, 0.9) for thing in plan.keep),
                 "candidates": tuple(
                     Candidate(
                         laid=FakeLaid(image, self.offset),
                         score=score,
                         checks=(0.97,) * len(plan.checks),
+                        kept=(0.9,) * len(plan.keep),
                         place=(len(rewards) - 1, i),
                         met=True,
                     )

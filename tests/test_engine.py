@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 from threading import Event
@@ -18,11 +19,12 @@ from editor.engine import CLIMBS, FARTHER, INVERSION_STEPS, Editor
 from editor.focus import COPIES, LOOKS, TIMES, Focus
 from editor.judge import LOST, MET, Judge
 from editor.models import Models
-from editor.progress import rank
+from editor.progress import rank, warnings
 from editor.registration import warning
 from editor.reproduce import rerun
-from editor.types import MAX_INSTRUCTION, EditError, EditRequest, SearchSettings
+from editor.types import MAX_INSTRUCTION, Candidate, EditError, EditRequest, SearchSettings, Stays
 from rewards.base import Check, Plan
+from rewards.plan import keep_checks
 from rewards.preserve import Layout
 from rewards.vlm import Calls
 
@@ -324,6 +326,29 @@ def test_only_the_result_is_composited_at_full_size_until_another_picture_is_ask
     assert all(max(candidate.preview.size) <= 400 for candidate in last.candidates)
     assert last.candidates[1].image.size == (1500, 1200)
     assert sizes.count((1500, 1200)) == 2
+
+
+def test_what_must_stay_is_told_of_the_result_and_of_every_candidate(tiny_editor):
+    *_, last = tiny_editor.edit(request())
+    asked = [f"Does the picture show {stays.thing}?" for stays in last.kept]
+    assert asked == [check.question for check in keep_checks(PLAN)]
+    odds = tiny_editor.score(picture(), asked)
+    assert [s.before for s in last.kept] == pytest.approx([1 / (1 + math.exp(-x)) for x in odds], abs=0.2)
+    assert last.kept_by(last.candidates[0]) == last.kept
+    for candidate in last.candidates:
+        assert [s.after for s in last.kept_by(candidate)] == list(candidate.kept)
+        assert len(candidate.checks) == len(PLAN.checks)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "gone"), [(0.9, 0.1, True), (0.9, 0.5, False), (0.4, 0.1, False), (0.5, 0.49, True)]
+)
+def test_what_was_there_and_is_no_longer_is_warned_about(before, after, gone):
+    result = Candidate(laid=None, score=0.0, checks=(), place=(0, 0), met=True)
+    result.__dict__["offset"] = None
+    kept = (Stays("a red rim", 0.9, 0.9), Stays("a second hand", before, after))
+    assert ("no longer show a second hand, which" in warnings(result, kept)) == gone
+    assert bool(warnings(result, kept)) == gone
 
 
 def test_a_result_at_its_place_raises_no_alarm(tiny_editor):

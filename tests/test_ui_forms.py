@@ -137,10 +137,21 @@ def test_what_people_write_is_escaped():
     evil = '<img src=x onerror="alert(1)">'
     row = {"question": evil, "expected": evil, "weight": 1.0, "before": 0.1, "after": 0.2}
     card = ui_views.Card(b"", evil, evil, ((evil, True),))
-    shown = ui_views.checks([row]) + ui_views.status(evil) + ui_views.cards([card], evil, 0, True)
+    stays = {"thing": evil, "before": 0.9, "after": 0.1}
+    shown = ui_views.checks([row], evil, [stays]) + ui_views.status(evil) + ui_views.cards([card], evil, 0, True)
     shown += ui_views.header(evil, evil, evil, [evil])
     assert "<img src=x" not in shown
-    assert shown.count("&lt;img") >= 9
+    assert shown.count("&lt;img") >= 11
+
+
+def test_what_must_stay_has_a_sign_where_it_was_seen_before():
+    seen = [(0.9, 0.8), (0.9, 0.1), (0.2, 0.1)]
+    kept = [{"thing": f"thing {i}", "before": before, "after": after} for i, (before, after) in enumerate(seen)]
+    shown = ui_views.checks([{"question": "?", "expected": "yes", "before": 0.1, "after": 0.9}], kept=kept)
+    assert re.findall(r'<span class="(\w+)"[^>]*>([^<]*)<', shown) == [
+        ("yes", "✓ thing 0"), ("no", "✕ thing 1"), ("unseen", "thing 2")
+    ]  # fmt: skip
+    assert "Must stay" not in ui_views.checks([{"question": "?", "expected": "yes", "before": 0.1, "after": 0.9}])
 
 
 @pytest.mark.parametrize(
