@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from editor.flowmap import Counted, transport
-from editor.particles import renoise
+from editor.particles import ParticleNoise, mixed, renoise
 from editor.schedules import grid
 from editor.types import FlowMap, Latents
 
@@ -50,15 +50,16 @@ def draft(
     and the edit's own z_s = x_s + z - x_1, z moves by r ([X_{s,t}(z_s) - z_s] - [X'_{s,t}(x_s) - x_s]) with r =
     min(pull, (1 - s) / (t - s)); X' is the map under the source's caption. FlowEdit has r = 1 and rho = 1, and (t - s)
     times the velocities in place of the jumps. `own` (1, C, h, w) is the noise that the source's inversion found, and
-    None where all ways draw theirs anew. Times as `editor.schedules.grid` has them.
+    None where all ways draw theirs anew. Times as `editor.schedules.grid` has them. More drafts change none of a way's
+    first ones.
     """
     wanted, there = Counted(flow), Counted(source_flow)
-    generator = torch.Generator().manual_seed(seed)
     made = []
     for turn, way in enumerate(ways[:count]):
         edits = source = latents.expand(len(range(turn, count, len(ways))), *latents.shape[1:])
+        noise = ParticleNoise(mixed(seed, turn), len(source))
         for s, t in pairwise(grid(way.first, 1.0, jumps, shift)):
-            fresh = torch.randn(source.shape, generator=generator).to(source)
+            fresh = noise.normal(source)
             noised = torch.lerp(fresh if own is None else own.expand_as(source), source, s)
             x = renoise(noised, source, s, way.fresh, fresh)
             z = x + edits - source
@@ -74,8 +75,8 @@ def drawn_again(flow: FlowMap, edits: Latents, seed: int, shift: float = 1.0) ->
 
     What two captions leave half-way, no picture has: the map draws one that is near.
     """
-    wanted, generator = Counted(flow), torch.Generator().manual_seed(seed)
-    x = torch.lerp(torch.randn(edits.shape, generator=generator).to(edits), edits, AGAIN)
+    wanted = Counted(flow)
+    x = torch.lerp(ParticleNoise(seed, len(edits)).normal(edits), edits, AGAIN)
     for s, t in pairwise(grid(AGAIN, 1.0, JUMPS, shift)):
         x = transport(wanted, x, s, t)
     return x, wanted.nfe
@@ -85,9 +86,9 @@ def drafts(
     flow: FlowMap, source_flow: FlowMap, latents: Latents, own: Latents, count: int, jumps: int, seed: int, shift: float
 ) -> Iterator[tuple[Latents, int]]:
     """Batches without end, of other noise each, and their NFE: so many drafts, and after them the same drawn again."""
-    for turn in counting(seed):
-        edits, nfe = draft(flow, source_flow, latents, own, count, jumps, turn, shift)
-        again, more = drawn_again(flow, edits, turn, shift)
+    for turn in counting():
+        edits, nfe = draft(flow, source_flow, latents, own, count, jumps, mixed(seed, 2 * turn), shift)
+        again, more = drawn_again(flow, edits, mixed(seed, 2 * turn + 1), shift)
         yield torch.cat([edits, again]), nfe + more
 
 

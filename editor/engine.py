@@ -272,6 +272,8 @@ class Editor:
             located = self._locate(flow, None, progress, settings)
             progress.begun_at_sketch()
             yield located
+        elif not stopped:
+            progress.score_sketch()
         return stopped
 
     @staticmethod

@@ -21,7 +21,7 @@ class ParticleNoise:
     """
 
     def __init__(self, seed: int, particles: int) -> None:
-        first = _scramble(seed)
+        first = mixed(seed)
         # A generator on the CPU takes 32 bits of its seed: an odd stride keeps the particles of a run apart.
         self.generators = [
             torch.Generator().manual_seed((first + (i + 1) * 0x9E3779B9) % _WORD) for i in range(particles)
@@ -40,12 +40,13 @@ class ParticleNoise:
         return torch.stack(draws).to(like)
 
 
-def _scramble(seed: int) -> int:
-    """32 well-mixed bits of a seed (the finaliser of MurmurHash3)."""
+def mixed(seed: int, *parts: int) -> int:
+    """32 well-mixed bits of a seed (the finaliser of MurmurHash3), other ones for each part of a run that is named."""
     h = (seed + 0x9E3779B9) % _WORD
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         h = (h ^ (h >> shift)) * factor % _WORD
-    return h ^ (h >> 16)
+    h ^= h >> 16
+    return mixed(h + parts[0], *parts[1:]) if parts else h
 
 
 def noise_in(x: Latents, clean: Latents, t: float) -> Latents:

@@ -118,6 +118,15 @@ class Progress:
         (self.best,) = self._candidates(self.judge(self.latents), [self.best.place])
         self.sketch = self.best
 
+    @torch.no_grad()
+    def score_sketch(self) -> None:
+        """A search follows: the best draft's score becomes one by the measure of what is found there.
+
+        That the draft is not sure enough stays so.
+        """
+        (scored,) = self._candidates(self.judge(self.latents), [self.best.place])
+        self.best = self.sketch = replace(self.best, score=scored.score)
+
     def after(self, step: Step) -> EditUpdate:
         """The update that tells of a step."""
         before = int(self.drafts > 0)

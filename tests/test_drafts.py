@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from threading import Event
 from types import SimpleNamespace
 
@@ -18,6 +18,7 @@ from editor.drafts import AGAIN, JUMPS, WAYS, Way, draft, drafts, drawn_again, p
 from editor.engine import INVERSION_STEPS
 from editor.focus import LOOKS
 from editor.judge import Judge
+from editor.particles import mixed
 from editor.progress import warnings
 from editor.schedules import evaluations, grid, itinerary
 from editor.types import SearchSettings
@@ -138,11 +139,12 @@ def test_a_batch_is_drafts_and_the_same_drawn_again_and_the_next_is_of_other_noi
     source, own, there = latents
     flows = Noisy(own), Noisy(there)
     batches = drafts(*flows, source, own, 3, 4, 5, 1.0)
-    for seed in (5, 6):
+    for turn in range(2):
         batch, nfe = next(batches)
-        first, _ = draft(*flows, source, own, 3, 4, seed)
+        first, _ = draft(*flows, source, own, 3, 4, mixed(5, 2 * turn))
         assert nfe == planned(3, 4) == 3 * (2 * 4 + JUMPS)
-        assert torch.equal(batch, torch.cat([first, drawn_again(flows[0], first, seed)[0]]))
+        assert torch.equal(batch, torch.cat([first, drawn_again(flows[0], first, mixed(5, 2 * turn + 1))[0]]))
+    assert not any(torch.equal(batch, other) for other, _ in islice(drafts(*flows, source, own, 3, 4, 6, 1.0), 2))
 
 
 # In the engine -------------------------------------------------------------------------------------------------------
@@ -239,6 +241,16 @@ def test_a_draft_that_is_not_sure_does_not_outrank_what_the_search_finds(tiny_ed
     monkeypatch.setattr(Judge, "drafted", lambda judge, x: (s := scored(judge, x))._replace(reward=s.reward + 1e3))
     *_, last = run(tiny_editor, DRAFTED)[0]
     assert last.candidates[0].place[0] > 0
+
+
+def test_a_draft_is_compared_with_what_the_search_finds_by_one_measure(tiny_editor, told, monkeypatch):
+    monkeypatch.setattr("editor.judge.MET", 1.0)
+    scored = Judge.drafted
+    monkeypatch.setattr(Judge, "drafted", lambda judge, x: (s := scored(judge, x))._replace(reward=s.reward + 1e3))
+    updates, steps = run(tiny_editor, DRAFTED)
+    assert steps[0].score > 900
+    assert max(c.score for c in updates[-1].candidates) < 900
+    assert not any(c.met for c in updates[-1].candidates)
 
 
 def test_without_two_captions_a_focus_or_the_search_nothing_is_drafted(tiny_editor, told):
