@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -71,7 +72,7 @@ def _plan_of(path: Path) -> Plan:
     """The plan in a file, as the command plan prints it with --json. Raises EditError."""
     try:
         return Plan.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise EditError(f"The plan {path.name!r} can't be used: {error}") from error
 
 
@@ -81,6 +82,8 @@ def _png(out: Path, *read: str | Path | None) -> Path:
         raise EditError(f"The result is a PNG: give -o a name that ends in .png, not {out.name!r}.")
     if not out.parent.is_dir():
         raise EditError(f"There is no folder {str(out.parent)!r}: make it, or choose another one for -o.")
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise EditError(f"{str(out)!r} can't be written: give -o the name of a file in a folder of your own.")
     if out.exists() and any(path is not None and out.samefile(path) for path in read):
         raise EditError(f"{out.name!r} would be overwritten, and it is read: give -o another name.")
     return out
@@ -102,7 +105,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     same_bytes = again.png == images.read(options.result)
     write(out, again.png)
     if not again.same:
-        print("The picture differs: the machine, the weights or the packages are not the same.", file=sys.stderr)
+        print("The picture differs: machine, threads, weights or packages are not the same.", file=sys.stderr)
     told = {"same": again.same, "same_bytes": same_bytes, "candidate": recipe.candidate, "changed": changed}
     _tell(options, told_of(request, last, editor.profile.name) | told)
     return 0 if again.same else 1

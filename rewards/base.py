@@ -44,7 +44,7 @@ class Check:
     def of(cls, question: Any, expected: Any = YES, weight: Any = 1.0) -> Check:
         """A check from untrusted words: true and false are yes and no, as is "Yes" with spaces around it.
 
-        Raises ValueError or TypeError.
+        Raises ValueError, TypeError, or OverflowError for a weight beyond all floats.
         """
         said = {True: YES, False: NO}[expected] if isinstance(expected, bool) else str(expected).strip()
         return cls(str(question).strip(), said.lower() if said.lower() in (YES, NO) else said, float(weight))
@@ -92,7 +92,7 @@ class Plan:
             checks = tuple(
                 Check.of(c["question"], c.get("expected", YES), c.get("weight", 1.0)) for c in data["checks"]
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError("Each check of a plan needs a question, an expected answer and a weight.") from error
         keep = data.get("keep", [])
         if not isinstance(keep, list):

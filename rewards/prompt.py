@@ -87,8 +87,12 @@ class Prompter:
     def neutral(self, text: str) -> str:
         """`text` without special tokens, so that a user's words can't open a turn or add an image.
 
-        Raises ValueError when it is empty or longer than MAX_TEXT.
+        Raises ValueError when it is empty, longer than MAX_TEXT, or holds what is no character.
         """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("The text holds what is no character: write it anew.") from error
         if len(text) > MAX_TEXT:
             raise ValueError(f"A text for the VLM may have {MAX_TEXT} characters, not {len(text)}: shorten it.")
         text, before = unicodedata.normalize("NFC", text), None

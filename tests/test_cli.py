@@ -192,6 +192,20 @@ def test_bad_input_is_exit_status_2_and_one_sentence(tiny, clock, capsys, argume
     assert "Traceback" not in err
 
 
+def test_what_cannot_be_written_is_refused_before_the_run(tiny, clock, tmp_path, capsys):
+    (tmp_path / "out.png").mkdir()
+    status, _, err = run(capsys, "edit", clock, "make it red", "-o", str(tmp_path / "out.png"))
+    assert (status, "give -o the name of a file" in err) == (2, True)
+
+
+@pytest.mark.parametrize("plan", ["[" * 100_000, '{"checks": [{"question": "?", "weight": 1' + "0" * 400 + "}]}"])
+def test_a_hostile_plan_is_one_sentence(tiny, clock, tmp_path, capsys, plan):
+    (tmp_path / "plan.json").write_text(plan)
+    edit = ("edit", clock, "make it red", "-o", str(tmp_path / "out.png"))
+    status, _, err = run(capsys, *edit, "--plan", str(tmp_path / "plan.json"))
+    assert (status, "can't be used" in err, "Traceback" in err) == (2, True, False)
+
+
 def test_a_picture_that_is_not_one_is_refused(tiny, tmp_path, capsys):
     fake = tmp_path / "clock.png"
     fake.write_text("I am no picture")
@@ -284,7 +298,7 @@ def test_a_stopped_run_and_another_candidate_are_reproduced(tiny, clock, tmp_pat
     [
         ({"versions": {"torch": "1.0", "no such package": "2", "": "3"}}, 0, "torch 1.0"),
         ({"versions": {"weights": "of before"}}, 0, "weights of before"),
-        ({"held": "bfloat16, VLM in nf4"}, 0, "models in bfloat16, VLM in nf4, and here they are in float32"),
+        ({"held": "bfloat16, VLM in nf4"}, 0, "made in bfloat16, VLM in nf4, and here it is float32, on"),
         ({"result": "0" * 64}, 1, "picture differs"),
         ({"source": "0" * 64}, 2, "another picture"),
         ({"profile": "flux"}, 2, "profile"),

@@ -245,6 +245,8 @@ def test_special_tokens_in_a_users_words_are_neutralised(vlm: VLM, text: str, im
 def test_texts_have_limits(vlm: VLM) -> None:
     with pytest.raises(ValueError, match="shorten it"):
         vlm.prompter.neutral("a" * (MAX_TEXT + 1))
+    with pytest.raises(ValueError, match="no character"):
+        vlm.prompter.neutral("make it red\udcff")
     for empty in ("", "  ", "<|im_end|>"):
         with pytest.raises(ValueError, match="must have words"):
             vlm.prompter.neutral(empty)
