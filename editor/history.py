@@ -6,11 +6,13 @@ by an id that can't be guessed; lists are by owner.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ __all__ = ["Edit", "History", "Recipe", "read_recipe", "save_result"]
 DAY = 86_400.0
 LISTED = 60
 """How many edits a list has unless asked otherwise."""
+UNKEPT = "The edit can't be kept in the history: check its folder and the free space."
 THUMBNAIL = 192
 """Longest side of a thumbnail in pixels."""
 
@@ -45,7 +48,7 @@ class Edit(SQLModel, table=True):
     created: float = Field(index=True)
     """Seconds since 1970."""
     source: str = Field(index=True)
-    """Fingerprint of the source, which names its file."""
+    """Fingerprint of the source, and of its file, which this names."""
     result: str = Field(index=True)
     """Fingerprint of the result."""
     recipe_json: str
@@ -126,23 +129,39 @@ class History:
             id=secrets.token_urlsafe(16),
             owner=owner,
             created=self.clock(),
-            parent=self.made(owner, recipe.source, changed=True),
+            parent=self.made(owner, recipe.source),
             source=recipe.source,
             result=recipe.result,
             recipe_json=json.dumps(recipe.to_json()),
             report_json=json.dumps(report),
             size=0,
         )
-        with self.changing, self._session() as session:
-            if not self.source_path(edit).exists():
-                write(self.source_path(edit), images.to_png(marked(source) if edit.parent else source))
-            save_result(self.result_path(edit), result, recipe)
-            write(self.thumbnail_path(edit), images.to_thumbnail(marked(result), THUMBNAIL))
-            edit.size = sum(path.stat().st_size for path in self._paths(edit))
-            session.add(edit)
-            session.commit()
+        file = images.to_png(marked(source) if edit.parent else source)
+        edit.source += "-" + hashlib.sha256(file).hexdigest()[:16]  # the same pixels may have other colours or the mark
+        try:
+            with self.changing, self._session() as session, self._new_files(edit):
+                if not self.source_path(edit).exists():
+                    write(self.source_path(edit), file)
+                save_result(self.result_path(edit), result, recipe)
+                write(self.thumbnail_path(edit), images.to_thumbnail(marked(result), THUMBNAIL))
+                edit.size = sum(path.stat().st_size for path in self._paths(edit))
+                session.add(edit)
+                session.commit()
+        except SQLAlchemyError as error:
+            raise EditError(UNKEPT) from error
         self.prune(spare=edit.id)
         return edit
+
+    @contextmanager
+    def _new_files(self, edit: Edit) -> Iterator[None]:
+        """Meanwhile an edit's files come, and all of them stay or none: what no row names would never be deleted."""
+        new = [path for path in self._paths(edit) if not path.exists()]
+        try:
+            yield
+        except BaseException:
+            for path in new:
+                path.unlink(missing_ok=True)
+            raise
 
     def delete(self, owner: str, edit_id: str) -> None:
         """Remove one edit of this owner; what was edited from it moves to its parent."""
@@ -210,13 +229,17 @@ class History:
                 chain.insert(0, parent)
         return chain
 
-    def made(self, owner: str, fingerprint: str, changed: bool = False) -> str | None:
-        """The id of the owner's latest edit that resulted in this picture; with `changed`, from another one."""
-        made = select(Edit.id).where(Edit.owner == owner, Edit.result == fingerprint)
-        if changed:
-            made = made.where(Edit.source != fingerprint)
+    def has(self, edit_id: str) -> bool:
+        """Whether there is an edit of this id."""
         with self._session() as session:
-            return session.exec(made.order_by(col(Edit.created).desc())).first()
+            return session.get(Edit, edit_id) is not None
+
+    def made(self, owner: str, fingerprint: str) -> str | None:
+        """The id of the owner's latest edit that resulted in this picture, from another one."""
+        made = select(Edit.id).where(Edit.owner == owner, Edit.result == fingerprint)
+        made = made.where(~col(Edit.source).startswith(fingerprint)).order_by(col(Edit.created).desc())
+        with self._session() as session:
+            return session.exec(made).first()
 
     def thumbnail(self, edit: Edit) -> bytes | None:
         """The small picture of an edit, as WebP; None where one of its files is missing."""

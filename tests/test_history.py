@@ -6,9 +6,10 @@ import stat
 from dataclasses import replace
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 
 from editor import images
 from editor.history import History
@@ -174,6 +175,11 @@ def test_text_that_is_no_recipe_is_refused(text):
         read_recipe(buffer.getvalue())
 
 
+def test_a_profile_may_have_the_name_of_a_long_folder(recipe):
+    long = replace(recipe, profile="flux-schnell+" + "n" * 255)
+    assert Recipe.from_json(json.loads(json.dumps(long.to_json()))) == long
+
+
 def test_a_file_that_is_no_png_carries_no_recipe():
     with pytest.raises(EditError, match="PNG"):
         read_recipe(b"not a picture at all")
@@ -198,7 +204,7 @@ def test_edits_survive_a_restart_with_pictures_recipe_and_report(store):
     assert found.recipe == edit.recipe
     assert found.report == edit.report
     assert read_recipe(again.result_path(found)) == found.recipe
-    assert images.fingerprint(images.load(again.source_path(found)).image) == found.source
+    assert found.source.startswith(images.fingerprint(images.load(again.source_path(found)).image))
     again.close()
 
 
@@ -268,6 +274,33 @@ def test_a_source_of_two_owners_stays_while_one_uses_it(store):
     assert ann.source == bob.source
     history.clear("ann")
     assert history.source_path(bob).exists()
+
+
+def test_the_same_pixels_with_other_colours_are_another_source(store):
+    history, _ = store
+    plain, wide = clock_like(), clock_like()
+    wide.info["icc_profile"] = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    first, second = keep(history, "ann", plain), keep(history, "ann", wide)
+    profiles = [images.load(history.source_path(edit)).image.info.get("icc_profile") for edit in (first, second)]
+    assert profiles == [None, wide.info["icc_profile"]]
+    assert first.recipe.source == second.recipe.source
+
+
+@pytest.mark.parametrize("fails", ["editor.history.save_result", "sqlmodel.Session.commit"])
+def test_what_cannot_be_kept_leaves_no_file(store, monkeypatch, fails):
+    history, _ = store
+    there = keep(history)
+    error = EditError("The disk is full.") if "save" in fails else OperationalError("insert", {}, Exception("full"))
+
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr(fails, full)
+    with pytest.raises(EditError, match=r"full|can't be kept"):
+        keep(history, source=clock_like((80, 80)))
+    monkeypatch.undo()
+    kept = {path.name for path in history.folder.glob("*/*.*")}
+    assert kept == {p(there).name for p in (history.source_path, history.result_path, history.thumbnail_path)}
 
 
 def test_limits_of_age_and_size_remove_the_oldest_and_say_so(store):
