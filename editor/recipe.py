@@ -41,6 +41,8 @@ MAX_CANDIDATES = 4 * LIMITS["drafts"] + 3
 """No run ends with more: two batches of drafts, each drawn again, and the best before, less its needless changes."""
 MAX_TIMES = 256
 """The most time steps that a recipe may list."""
+MAX_NAME = 300
+"""Characters of a profile's name, which may hold that of a folder."""
 MAX_HELD = 200
 """Characters of how the models were held."""
 PACKAGES = ("torch", "diffusers", "transformers", "pillow")
@@ -112,7 +114,7 @@ class Recipe:
             raise EditError("The recipe is of another version: use the version of Tiltedit that made it.")
         try:
             return cls(
-                profile=_text(data, "profile", 64),
+                profile=_text(data, "profile", MAX_NAME),
                 instruction=_text(data, "instruction", MAX_INSTRUCTION, least=0),
                 plan=Plan.from_json(data.get("plan")),
                 settings=parse_settings(data.get("settings")),

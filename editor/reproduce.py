@@ -76,7 +76,7 @@ def differences(recipe: Recipe, held: str) -> list[str]:
         if installed[name] != then
     ]
     if recipe.held not in ("", held):
-        said.append(f"The result was made by models in {recipe.held}, and here they are in {held}: it may differ.")
+        said.append(f"The result was made in {recipe.held}, and here it is {held}: the pixels may differ.")
     return said
 
 
