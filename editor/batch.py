@@ -18,7 +18,7 @@ from editor import images
 from editor.console import settings_of, told_of
 from editor.contact_sheet import Pair, sheets
 from editor.engine import Editor
-from editor.jobs import unexpected
+from editor.faults import unexpected
 from editor.recipe import Recipe, encode_sheet, read_recipe, save_result, write
 from editor.tasks import Task
 from editor.types import EditError, EditRequest, EditUpdate

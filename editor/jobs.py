@@ -6,7 +6,6 @@ worker does short calls (a plan), which therefore never wait for a whole run.
 
 from __future__ import annotations
 
-import logging
 import secrets
 import threading
 from collections import deque
@@ -15,9 +14,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from editor.faults import unexpected
 from editor.types import EditError, EditRequest, EditUpdate, SearchSettings
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -255,10 +254,3 @@ class Jobs:
                 setattr(job, name, value)
             job.version += 1
             self._changed.notify_all()
-
-
-def unexpected(what: str) -> str:
-    """A sentence for an error that nobody foresaw, with an id that stands beside its traceback in the log."""
-    number = secrets.token_hex(4)
-    log.exception("%s (error %s)", what, number)
-    return f"Something went wrong inside (error {number}): try again, and if it stays, report the id; the log has more."

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from editor.jobs import unexpected
+from editor.faults import unexpected
 from editor.loading import MAX_BYTES
 from editor.types import EditError
 from editor.ui_api import add_api

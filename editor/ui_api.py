@@ -9,7 +9,8 @@ from typing import Any
 import gradio as gr
 
 from editor import images
-from editor.jobs import Job, unexpected
+from editor.faults import unexpected
+from editor.jobs import Job
 from editor.report import report_of
 from editor.types import EditError, EditRequest
 from editor.ui_desk import Desk

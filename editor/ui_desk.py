@@ -17,8 +17,9 @@ import gradio as gr
 from PIL import Image
 
 from editor import images, ui_plots
+from editor.faults import unexpected
 from editor.history import LISTED, Edit, History
-from editor.jobs import Job, Jobs, unexpected
+from editor.jobs import Job, Jobs
 from editor.mark import marked
 from editor.recipe import Recipe, encode_result, read_recipe
 from editor.types import EditError, EditRequest
@@ -103,14 +104,17 @@ class Desk:
         here = {"token": token, **self._efforts(), **past, **idle()}
         job = self.jobs.latest(owner)
         ended = not shared and job is not None and (job.state == "failed" or job.kept in past["listed"])
-        if job is not None and (ended or not job.over):
-            about = {"job": job.id} if job.over else self._watched(job)
-            first = joined(here, show_request(job.request, self.editor.efforts), about)
-            yield from repeated(first, self._watch(job, request))
-        elif shared:
-            yield {**here, **self._shared(shared, owner, request)}
-        else:
-            yield here
+        try:
+            if job is not None and (ended or not job.over):
+                about = {"job": job.id} if job.over else self._watched(job)
+                first = joined(here, show_request(job.request, self.editor.efforts), about)
+                yield from repeated(first, self._watch(job, request))
+            elif shared:
+                yield {**here, **self._shared(shared, owner, request)}
+            else:
+                yield here
+        except Exception:  # whatever it was, the page can be used
+            yield {**here, **status(unexpected("What the page had could not be shown"), "bad")}
 
     def _shared(self, shared: str, owner: str, request: gr.Request) -> Form:
         """An edit whose link somebody opened, or why there is none."""
@@ -155,7 +159,8 @@ class Desk:
         path, instruction = chosen(event, self.examples)
         said = status("An example is loaded: run it, or change it.")
         own = plan if plan is not None and changed(plan) else None
-        return {**self.take(path, own), "instruction": instruction, **said}
+        taken = self.take(path, own)
+        return {**taken, "instruction": instruction, **said} if taken["picture"] else taken
 
     def paint_on(self, picture: str | None) -> Form:
         """Put the picture under the brush."""
@@ -299,8 +304,10 @@ class Desk:
         run = self.jobs.get(job, owner)
         if run.state != "done":
             return {}
-        kept = self.history.made(owner, images.fingerprint(chosen(event, run.update.candidates).image))
-        kept = kept or Keeper(self.history, self.editor.profile.name)(run, event.index)
+        chosen(event, run.update.candidates)
+        kept = next((kept for kept, candidate in run.choices.items() if candidate == event.index), None)
+        if kept is None or not self.history.has(kept):
+            kept = Keeper(self.history, self.editor.profile.name)(run, event.index)
         self.jobs.chose(run, kept, event.index)
         said = status(f"Candidate {event.index + 1} is the result now.", "done")
         past = past_cards(self.history, owner, kept, reach)
@@ -343,7 +350,7 @@ class Desk:
         unused = plan is not None and changed(plan) and read_plan(plan) != edit.recipe.plan
         taken = self.take(str(self.history.result_path(edit)), plan if unused else None)
         said = status("The result is the picture now: what should be different next?")
-        return {**taken, "instruction": "", "lock": False, **said}
+        return {**taken, "instruction": "", "lock": False, **said} if taken["picture"] else taken
 
     def use_recipe(self, recipe_file: str | None, picture: str | None) -> Form:
         """Set mask, instruction, plan and settings to those of a recipe that came with a PNG."""

@@ -24,6 +24,10 @@ from rewards.base import YES, Check, Plan
 Form = dict[str, Any]
 """Values of the page's fields by the names of their components."""
 
+UNASKED = (
+    "The plan has a caption or things to keep and no check: write a question with its answer, or press “Make a plan” "
+    "for a new one."
+)
 CONTROLS = (
     "strength", "method", "lookahead", "particles", "steps", "lookahead_steps", "corrections", "draws", "searches",
     "renoise", "noise", "guidance", "guided", "preserve", "outlines", "drift", "focus", "jitters", "undo",
@@ -120,10 +124,12 @@ Reach = _reading(gr.Number, _reach)
 
 
 def read_plan(form: Form) -> Plan | None:
-    """The plan as it stands in the table; None if the table is empty. Raises EditError for what is no plan."""
+    """The plan as it stands on the page; None if nothing does. Raises EditError for what is no plan."""
     rows = _rows(form["table"])
-    if not rows:
+    if not _wording(form):
         return None
+    if not rows:
+        raise EditError(UNASKED)
     try:
         checks = tuple(Check.of(question, expected or YES, _weight(weight)) for question, expected, weight in rows)
         return Plan(checks, form["caption"].strip(), _lines(form["keep"]), form["source_caption"])
@@ -142,9 +148,10 @@ def _lines(text: str) -> tuple[str, ...]:
 
 
 def _wording(plan: Form) -> str:
-    """What stands in a plan's fields, as one text; a weight is the same with a point and without."""
+    """What stands in a plan's fields, as one text, empty for nothing; a weight is the same with a point and without."""
     rows = [[question, expected, weight.removesuffix(".0")] for question, expected, weight in _rows(plan["table"])]
-    return json.dumps([rows, plan["caption"].strip(), _lines(plan["keep"])]) if rows else ""
+    written = [rows, plan["caption"].strip(), _lines(plan["keep"])]
+    return json.dumps(written) if any(written) else ""
 
 
 def changed(plan: Form) -> bool:

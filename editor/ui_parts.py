@@ -232,9 +232,8 @@ def busy(began: bool = True, stopping: bool = False) -> Form:
 
 def show_request(request: EditRequest, efforts: Mapping[str, SearchSettings]) -> Form:
     """The fields as they were when this was asked for."""
-    settings = request.settings
-    free = {"seed": settings.seed, "strength": settings.strength, "times": settings.times}
-    same = (name for name, effort in efforts.items() if effort.but(**free) == settings)
+    settings, free = request.settings, {"seed": 0, "strength": 1.0, "times": None}
+    same = (name for name, effort in efforts.items() if effort.but(**free) == settings.but(**free))
     return {
         "picture": serve(request.image),
         "instruction": request.instruction,

@@ -3,6 +3,7 @@
 import re
 from dataclasses import asdict, replace
 from html import unescape
+from pathlib import Path
 
 import gradio as gr
 import pytest
@@ -11,12 +12,13 @@ from sqlalchemy import update
 from sqlmodel import Session
 
 from editor import images
+from editor.engine import EFFORTS
 from editor.history import Edit
 from editor.loading import MAX_BYTES
 from editor.mark import bears_mark
 from editor.recipe import read_recipe
 from editor.registration import Offset
-from editor.types import Candidate, EditError, SearchSettings
+from editor.types import Candidate, EditError, EditRequest, SearchSettings
 from editor.ui import build_page, launch_options, translated
 from editor.ui_desk import Desk
 from editor.ui_forms import PROTECT, changed, read_plan
@@ -435,6 +437,21 @@ def test_reloading_during_a_run_finds_it(desk, picture):
     assert "shown" not in all_of(desk.arrive("ann", came()))
 
 
+def test_reloading_after_a_run_with_times_of_its_own_leaves_a_page_to_use(desk, picture, monkeypatch):
+    desk.editor.efforts = EFFORTS
+    settings = EFFORTS["fast"].but(restart=0.0, times=(0.5, 0.7), particles=3, seed=4)
+    plan = desk.editor.plan(None, "make it dark")
+    todo = EditRequest(image=clock_like(), instruction="make it dark", plan=plan, settings=settings)
+    *_, job = desk.jobs.follow(desk.jobs.submit(todo, "browser:ann"))
+    back = all_of(desk.arrive("ann", came()))
+    assert (back["job"], back["seed"], back["effort"]["value"]) == (job.id, 4, None)
+    monkeypatch.setattr("editor.ui_desk.show_request", None)
+    lost = all_of(desk.arrive("ann", came()))
+    assert "went wrong" in lost["status"]
+    assert lost["run"]["interactive"]
+    assert lost["token"] == "ann"
+
+
 def test_a_run_that_failed_while_nobody_watched_is_found_with_what_was_asked_for(desk, picture, tmp_path):
     shared = all_of(desk.run(form(picture), "bob", came()))["shown"]
     Image.linear_gradient("L").resize((160, 120)).save(tmp_path / "mask.png")
@@ -536,6 +553,28 @@ def test_a_result_that_lies_off_its_source_is_warned_about_now_and_later(desk, p
     fine = all_of(desk.run(form(picture, seed=8), "ann", came()))
     assert "warning" not in fine["checks"]
     assert "pixels off" in desk.recall(click(1), fine["listed"], fine["job"], "ann", came())["checks"]
+
+
+def test_where_a_result_is_lost_the_page_does_not_say_that_it_is_the_picture_now(desk, picture):
+    shown = all_of(desk.run(form(picture), "ann", came()))["shown"]
+    desk.history.result_path(desk.history.get(shown)).unlink()
+    lost = desk.further(shown)
+    assert lost["picture"] is None
+    assert "no file" in lost["status"]
+    Path(desk.examples[0][0]).unlink()
+    assert "no file" in desk.take_example(click(0))["status"]
+
+
+def test_a_candidate_is_kept_with_the_plan_of_its_own_run(desk, picture):
+    """A draft may come out the same by another plan."""
+    first = all_of(desk.run(form(picture, lock=True), "ann", came()))
+    heavier = form(picture, lock=True, **plan_of(first))
+    heavier["table"] = [[question, expected, "3"] for question, expected, _ in heavier["table"]]
+    second = all_of(desk.run(heavier, "ann", came()))
+    desk.pick(click(1), first["job"], "ann", came())
+    picked = desk.pick(click(1), second["job"], "ann", came())
+    assert desk.history.get(picked["shown"]).recipe.plan.checks[0].weight == 3
+    assert desk.pick(click(1), second["job"], "ann", came())["shown"] == picked["shown"]
 
 
 def test_the_seconds_of_each_effort_are_known_after_a_run_and_after_a_restart(desk, picture, examples):

@@ -130,6 +130,16 @@ def test_a_soft_edge_lies_inside_the_mask_and_must_leave_something(picture, tmp_
         images.feathered(mask, 2.0)
 
 
+def test_a_caption_without_a_check_is_not_dropped(picture):
+    for written in ({"caption": "a red clock"}, {"keep": "the rim"}):
+        wanted = form(picture, table=[["", "yes", "1"]], **written)
+        assert changed(wanted)
+        with pytest.raises(EditError, match="no check"):
+            read_plan(wanted)
+    empty = form(picture, table=[["", "yes", "1"]], caption=" ", keep="\n")
+    assert (changed(empty), read_plan(empty)) == (False, None)
+
+
 # ------------------------------------------------------------------------------------------------------------- views
 
 
