@@ -7,7 +7,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from editor.engine import Editor
-from editor.types import EditRequest
+from editor.types import EditError, EditRequest
 
 
 class Outcome(NamedTuple):
@@ -27,11 +27,13 @@ class Outcome(NamedTuple):
 
 
 def edited(editor: Editor, request: EditRequest) -> Outcome:
-    """The edit as a user gets it."""
+    """The edit as a user gets it. Raises EditError for one that broke off, whatever came of it until then."""
     carried = spent = 0
     for update in editor.edit(request):
         carried += (update.cost.nfe - spent) * (update.stage in ("invert", "locate"))
         spent = update.cost.nfe
+    if update.broken:
+        raise EditError(update.broken)
     cost = update.cost
     return Outcome(
         update.best.convert("RGB"), update.score, update.source_score, min(c.after for c in update.checks),

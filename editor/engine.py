@@ -17,11 +17,12 @@ from PIL import Image
 from editor import images
 from editor.baselines import METHODS, planned_nfe
 from editor.drafts import drafts, planned
+from editor.faults import unexpected
 from editor.focus import locate
 from editor.held import Held
 from editor.inversion import invert, roundtrip
-from editor.judge import Asks, Judge, ask_vlm
-from editor.models import TWICE, Models, load_profile
+from editor.judge import MET, Asks, Judge, ask_vlm
+from editor.models import SHORT, TWICE, Models, load_profile
 from editor.particles import checked, joined, noise_in
 from editor.profiles import Profile
 from editor.progress import Inverted, Progress
@@ -70,6 +71,8 @@ FARTHER = 0.5
 """Factor of t0 for edits that captions do not suffice for: what is held there is safe, and what is not is freer."""
 NEARER = 0.5
 """Factor of the share of its noise that a start renews where captions suffice: its own keeps the rest as it is."""
+TELLING = 3
+"""Of so many things that must stay most have to be seen in the source."""
 SAMPLING = "fmtt-sampling"
 """The method that claims an exact law, and so takes the flow map as it is."""
 LOOK_ONLY = "The profile {} has no flow map of two times, so exact sampling is impossible: choose fmtt or best-of-n."
@@ -141,13 +144,13 @@ class Editor:
         """Run an edit: updates as it goes, the last with `done`. `stop` ends it within a step with the best so far.
 
         Where the machine's memory plan leaves no room for gradients, the search goes by noise and selection alone.
-        Raises EditError with a sentence for what a person can put right; where that happens after there is a picture,
-        the run ends with the best so far instead, and the last update's `broken` says why. When a GPU's memory runs
-        out, the next tighter memory plan is tried once.
+        Raises EditError with a sentence for what a person can put right; where that, or a fault of the machine, comes
+        after there is a picture, the run ends with the best so far instead, and the last update's `broken` says why.
+        When a GPU's memory runs out, the next tighter memory plan is tried once.
         """
         stop = stop or Event()
         try:
-            yield from self._edit(request, stop)
+            yield from self._edit(request, stop, again=not self.models.tightest)
             return
         except torch.OutOfMemoryError:
             pass  # the error holds all that the run held: it must be gone before the models are loaded again
@@ -157,7 +160,8 @@ class Editor:
         except torch.OutOfMemoryError as error:
             raise EditError(TWICE) from error
 
-    def _edit(self, request: EditRequest, stop: Event) -> Iterator[EditUpdate]:
+    def _edit(self, request: EditRequest, stop: Event, again: bool = False) -> Iterator[EditUpdate]:
+        """`again` says that a run that memory does not suffice for will be made again."""
         started, calls = time.monotonic(), Calls()
         self._check(request)
         if request.mask is not None and images.is_white(request.mask):
@@ -185,6 +189,7 @@ class Editor:
         try:
             judge = Judge.of(self.models, wanted, inverted.latents, inverted.before, request.mask, settings, calls,
                              self.asks)  # fmt: skip
+            self._check_recognised(judge)
             judge.look_again(self.models.vlm.planner, inverted.square)
             progress = Progress(request, inverted, judge, update, started)
             if settings.focus:
@@ -200,6 +205,11 @@ class Editor:
             if progress is None or progress.best is None:
                 raise EditError(str(error)) from error
             broken = str(error)
+        except RuntimeError as error:
+            short = isinstance(error, torch.OutOfMemoryError)
+            if progress is None or progress.best is None or (short and again):
+                raise
+            broken = SHORT if short else unexpected("A run broke off")
         yield progress.finished(stopped, broken)
 
     def _undoes(self, progress: Progress) -> bool:
@@ -335,8 +345,18 @@ class Editor:
                 f"{inverted.psnr:.1f} dB, and {self.profile.least_psnr:.0f} are needed.{self._other_profile()}"
             )
 
+    def _check_recognised(self, judge: Judge) -> None:
+        """What plans names what stays, and where what judges sees hardly any of it, neither knows such pictures."""
+        seen = [probability > MET for probability in judge.source.checks[judge.wanted :]]
+        if len(seen) >= TELLING and sum(seen) < len(seen) / 2:
+            raise EditError(
+                f"The VLM sees only {sum(seen)} of the {len(seen)} things in this picture that the plan wants to keep: "
+                f"choose another picture, or name there what it shows.{self._other_profile()}"
+            )
+
     def _other_profile(self) -> str:
-        return " Start the app with --profile flux for pictures of anything." if self.profile.name == "studio" else ""
+        can = self.profile.can
+        return f" {can} All else needs an NVIDIA GPU: start the app with --profile flux." if can else ""
 
 
 def check_instruction(instruction: str) -> None:

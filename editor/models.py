@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 from editor.hub import Hub, folders
-from editor.memory import QUESTIONS, MemoryPlan, lower, spread
+from editor.memory import QUESTIONS, MemoryPlan, ladder, lower, spread
 from editor.profiles import ASSETS, Profile, chosen
 from editor.repos import Repo
 from editor.runtime import half_or_single
@@ -34,6 +34,7 @@ Result = TypeVar("Result")
 
 KEPT_PROMPTS = 16
 """How many prompts stay encoded."""
+SHORT = "The GPU ran out of memory: ask for fewer candidates, or free it."
 TWICE = "The GPU ran out of memory twice: ask for fewer candidates, or free it."
 CPU = torch.device("cpu")
 
@@ -67,8 +68,9 @@ class Hardware:
 
     @property
     def held(self) -> str:
-        """How the models are held, wherever that is: their precision, and what a memory plan gives up."""
-        return f"{str(self.dtype).removeprefix('torch.')}, {self.plan or 'everything whole'}"
+        """What the pixels depend on here: precision, and what a memory plan gives up, or the threads that add up."""
+        threads = f"on {torch.get_num_threads()} threads"
+        return f"{str(self.dtype).removeprefix('torch.')}, {self.plan or threads}"
 
 
 @dataclass
@@ -138,6 +140,11 @@ class Models:
     def gradient(self) -> bool:
         """Whether there is memory to differentiate; if not, search by selection alone (guidance 0)."""
         return self.hardware.plan is None or self.hardware.plan.gradient
+
+    @property
+    def tightest(self) -> bool:
+        """Whether there is no tighter memory plan to go to."""
+        return self.hardware.plan in (None, ladder(self.profile)[-1])
 
     def tighten(self) -> MemoryPlan:
         """After running out of GPU memory: drop every model, take the next tighter plan and return it.

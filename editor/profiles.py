@@ -57,6 +57,8 @@ class Profile:
     """Length of the prompt's token sequence."""
     plan_template: str = "general"
     """Name of the planner's prompt in `rewards.plan`."""
+    can: str = ""
+    """What may be asked for, as a sentence; empty where that is anything."""
     licence: str
     """Of the flow map's weights, with what they may be used for."""
     notices: tuple[str, ...] = ()
@@ -115,6 +117,8 @@ _ALL = (
         two_time=True,
         text_tokens=36,
         plan_template="studio",
+        can="The studio changes a clock's time, its shape, its marks, the colours of rim, face, hands and background, "
+        "and whether it has a second hand.",
         licence="The weights are of this repository, and under its terms.",
     ),
     _flux("flux", 512, FLOW_MAP_512, _needs(14, 18)),
@@ -137,7 +141,7 @@ _ALL = (
     ),
     Profile(
         name="sana",
-        description=f"Any picture at 1024 pixels, with SANA-Sprint 0.6B as look-ahead. {_needs(8, 26)}",
+        description=f"Any picture at 1024 pixels, with SANA-Sprint 0.6B as look-ahead. {_needs(8, 27)}",
         kind="sana",
         flow=SANA_SPRINT,
         vlm=_QWEN,

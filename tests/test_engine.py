@@ -390,6 +390,22 @@ def test_a_mask_that_is_white_all_over_is_none(tiny_editor):
     assert white.focus is not None
 
 
+@pytest.mark.parametrize(("seen", "refused"), [(1, True), (2, False)])
+def test_a_picture_in_which_what_should_stay_is_not_seen_is_refused(tiny_editor, monkeypatch, seen, refused):
+    plan, opinion = replace(PLAN, keep=("a face", "a dial", "a hand")), Judge._opinion
+
+    def sees(self, image):
+        found = opinion(self, image)
+        return found._replace(checks=(*found.checks[: self.wanted], *(0.9 if i < seen else 0.1 for i in range(3))))
+
+    monkeypatch.setattr(Judge, "_opinion", sees)
+    if refused:
+        with pytest.raises(EditError, match=r"only 1 of the 3 things .* choose another picture"):
+            list(tiny_editor.edit(request(plan=plan)))
+    else:
+        assert list(tiny_editor.edit(request(plan=plan)))[-1].done
+
+
 @pytest.fixture
 def breaks(monkeypatch):
     """Makes what is scored so many times no number the last time."""
@@ -521,7 +537,7 @@ def test_the_judge_scores_a_batch_as_its_singles_and_its_gradient_stays_inside_t
 def test_memory_that_runs_out_twice_is_a_sentence_after_one_tighter_plan(tiny_editor, monkeypatch):
     tightened = []
 
-    def full(self, request, stop):
+    def full(self, request, stop, again=False):
         raise torch.OutOfMemoryError("no room")
         yield
 

@@ -16,6 +16,7 @@ from editor.loaders import reading
 from editor.memory import ladder
 from editor.models import Models
 from editor.profiles import PROFILES
+from editor.progress import Progress
 from editor.recipe import Recipe
 from editor.types import EditError, EditRequest
 from tests.tiny_flow import CAPTION
@@ -78,6 +79,29 @@ def test_an_edit_that_runs_out_of_memory_twice_is_one_sentence(flux_place, monke
         list(editor.edit(request()))
     assert len(given) == 2
     assert editor.models.hardware.plan == ladder(PROFILES["flux"])[3]
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [(torch.OutOfMemoryError("CUDA"), "ran out of memory: ask"), (RuntimeError("device-side"), "went wrong inside")],
+)
+def test_where_nothing_tighter_is_left_a_fault_keeps_the_best_so_far(
+    flux_place, monkeypatch, error, says
+):
+    editor, stock = Editor(flux_models(flux_place)), Progress.after
+    while not editor.models.tightest:
+        editor.models.tighten()
+
+    def after(self, step):
+        if step.index == 1:
+            raise error
+        return stock(self, step)
+
+    monkeypatch.setattr(Progress, "after", after)
+    *_, before, last = editor.edit(request())
+    assert says in last.broken
+    assert (last.done, last.stopped, last.step) == (True, True, 0)
+    assert last.best.tobytes() == before.best_so_far.image.tobytes()
 
 
 @pytest.mark.parametrize(("times", "status"), [(1, 0), (9, 2)])
