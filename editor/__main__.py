@@ -21,6 +21,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from editor import images
+from editor.baselines import METHODS
 from editor.batch import FAILED, WAITING, Batch, Row, summarise
 from editor.console import follow, settings_of, stoppable, told_of
 from editor.engine import EFFORTS, Editor
@@ -123,6 +124,8 @@ def _tell(options: argparse.Namespace, told: dict[str, Any]) -> int:
 
 def _batch(options: argparse.Namespace) -> int:
     todo = tasks(options.source, options.instruction, options.mask)
+    if options.source.is_file() and options.source.parent.resolve() == options.out.resolve():
+        raise EditError("The results would lie beside the table, and might replace it: choose another folder with -o.")
     batch = Batch(editor=_editor(options), out=options.out, values=vars(options))
     rows: list[Row] = []
     try:
@@ -241,7 +244,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     """The flags that `settings_of` reads, and the mask."""
     parser.add_argument("--effort", default="balanced", choices=sorted(EFFORTS))
-    parser.add_argument("--method", choices=("fmtt", "best-of-n"))
+    parser.add_argument("--method", choices=sorted(METHODS))
     parser.add_argument("--particles", type=int, help="candidates carried at the same time")
     parser.add_argument("--steps", type=int, help="time steps from the start to the image")
     parser.add_argument("--strength", type=float, help="how much may change, above 0 to 1")

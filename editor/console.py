@@ -68,10 +68,13 @@ def follow(updates: Iterator[EditUpdate], steps: int) -> EditUpdate:
     """Exhaust the updates of an edit of about so many steps under a progress bar on standard error; the last one."""
     with tqdm(total=steps, file=sys.stderr, unit="step", desc="edit") as bar:
         for update in updates:
+            bar.set_description(update.message)
             if update.stage == "search":
-                bar.total = update.steps
+                bar.total = max(1, update.steps)
                 bar.set_postfix(score=f"{update.score:.2f}", refresh=False)
                 bar.update(update.step - bar.n)
+        if not update.stopped:
+            bar.update(bar.total - bar.n)
     return update
 
 

@@ -169,8 +169,8 @@ def memory(profile: Profile, machine: Machine) -> Finding:
     """Main memory for what is loaded through it, together with swap space, which is slower."""
     wanted, found, swapped = host_need(profile), machine.ram(), machine.swap()
     if found is None:
-        return Finding("RAM", True, f"{wanted:.0f} GB wanted (computed); this system does not tell how much it has")
-    text = f"{found:.0f} GB of main memory and {swapped:.0f} GB of swap space, {wanted:.0f} GB wanted (computed)"
+        return Finding("RAM", True, f"{ceil(wanted)} GB wanted (computed); this system does not tell how much it has")
+    text = f"{found:.0f} GB of main memory and {swapped:.0f} GB of swap space, {ceil(wanted)} GB wanted (computed)"
     short = wanted - found - swapped
     if short <= 0:
         return Finding("RAM", True, text)

@@ -48,6 +48,8 @@ def tasks(source: Path, instruction: str | None, mask: Path | None = None) -> li
         found = [{"image": name, "instruction": instruction} for name in _pictures(source)]
         folder = source
     else:
+        if not source.is_file():
+            raise EditError(f"There is no folder or table {str(source)!r}: check the path.")
         if instruction is not None:
             raise EditError("A table brings its own instructions: leave the instruction out, or name a folder.")
         found, folder = _rows(_text(source)), source.parent
@@ -104,8 +106,6 @@ def _results(pictures: Iterable[str]) -> list[str]:
 
 
 def _text(table: Path) -> str:
-    if not table.is_file():
-        raise EditError(f"There is no folder or table {str(table)!r}: check the path.")
     if table.stat().st_size > MAX_TABLE:
         raise EditError(f"The table is too large: split it into parts of at most {MAX_TABLE // 2**20} MB.")
     try:

@@ -192,6 +192,24 @@ def test_bad_input_is_exit_status_2_and_one_sentence(tiny, clock, capsys, argume
     assert "Traceback" not in err
 
 
+def test_the_bar_tells_what_goes_on_and_ends_full(tiny, clock, tmp_path, capsys):
+    edit = ("edit", clock, "make the rim red", "-o", str(tmp_path / "out.png"), "--particles", "2", "--steps", "2")
+    status, _, err = run(capsys, *edit, "--method", "prompt-only")
+    assert status == 0
+    assert "Carried the picture back" in err
+    assert "100%" in err
+
+
+def test_a_table_is_not_written_over_by_its_own_summary(tiny, clock, tmp_path, capsys):
+    table = tmp_path / "summary.csv"
+    table.write_text(f"image,instruction\n{clock},make it red\n")
+    status, _, err = run(capsys, "batch", str(table), "-o", str(tmp_path))
+    assert (status, "choose another folder" in err) == (2, True)
+    assert table.read_text().startswith("image,")
+    status, _, err = run(capsys, "batch", str(tmp_path / "nowhere"), "make it red", "-o", str(tmp_path / "out"))
+    assert (status, "no folder or table" in err) == (2, True)
+
+
 def test_what_cannot_be_written_is_refused_before_the_run(tiny, clock, tmp_path, capsys):
     (tmp_path / "out.png").mkdir()
     status, _, err = run(capsys, "edit", clock, "make it red", "-o", str(tmp_path / "out.png"))

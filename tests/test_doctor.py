@@ -135,8 +135,8 @@ def test_a_driver_that_hangs_is_none(monkeypatch):
 
 def test_swap_space_counts_as_memory_and_an_unknown_size_is_no_fault(tmp_path, capsys):
     for parts, said in (
-        ({"ram": lambda: 16.0, "swap": lambda: 32.0}, "16 GB of main memory and 32 GB of swap space, 34 GB wanted"),
-        ({"ram": lambda: None}, "34 GB wanted (computed); this system does not tell"),
+        ({"ram": lambda: 16.0, "swap": lambda: 32.0}, "16 GB of main memory and 32 GB of swap space, 35 GB wanted"),
+        ({"ram": lambda: None}, "35 GB wanted (computed); this system does not tell"),
     ):
         status, found = report(capsys, "flux", machine(tmp_path, **parts))
         assert status == 0
