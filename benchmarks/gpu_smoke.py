@@ -79,6 +79,7 @@ def edit(editor: Editor, picture: Image.Image) -> str:
     """A short edit through the engine, from request to candidates."""
     request = EditRequest(image=picture, instruction="make it a cat", plan=PLAN, settings=SETTINGS)
     *_, last = editor.edit(request)
+    last = last.whole()
     return f"score {last.source_score:.2f} -> {last.score:.2f}, {last.cost.nfe} network evaluations"
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from editor.engine import Editor
-from editor.types import EditError, EditRequest
+from editor.types import EditRequest
 
 
 class Outcome(NamedTuple):
@@ -32,9 +32,7 @@ def edited(editor: Editor, request: EditRequest) -> Outcome:
     for update in editor.edit(request):
         carried += (update.cost.nfe - spent) * (update.stage in ("invert", "locate"))
         spent = update.cost.nfe
-    if update.broken:
-        raise EditError(update.broken)
-    cost = update.cost
+    cost = update.whole().cost
     return Outcome(
         update.best.convert("RGB"), update.score, update.source_score, min(c.after for c in update.checks),
         cost.nfe - carried, carried, cost.vlm_calls, cost.decodes, cost.seconds,

@@ -111,8 +111,9 @@ def networks_of(editor: Editor) -> dict[str, nn.Module]:
 def edit(editor: Editor, case: Case, effort: str) -> None:
     """The whole edit of a case, its plan given."""
     settings, wanted = editor.efforts[effort].but(seed=case.index), case.request.instruction
-    for _ in editor.edit(EditRequest(image=case.image, instruction=wanted, plan=case.plan, settings=settings)):
-        pass
+    request = EditRequest(image=case.image, instruction=wanted, plan=case.plan, settings=settings)
+    *_, last = editor.edit(request)
+    last.whole()
 
 
 def seconds(work: Callable[[], None]) -> dict[str, float]:

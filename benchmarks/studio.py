@@ -172,6 +172,7 @@ def _edit(editor: Editor, clock: clocks.Clock, seed: int, kind: str, settings: S
     request = EditRequest(image=source, instruction=wanted.instruction, plan=perfect, settings=settings)
     try:
         *_, last = editor.edit(request)
+        last.whole()
     except EditError as error:
         raise SystemExit(f"The clock of seed {clock.seed} was refused: {error}") from error
     seen = read(last.best, clock)

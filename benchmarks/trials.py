@@ -148,10 +148,12 @@ CLOSE, AROUND = 0.05, 2
 class Truth:
     """In the VLM's place: `editor.judge.Opinions` that know the perfect answer, and hold every check for one thing.
 
-    That is how near a picture is to it where it differs from the source.
+    That is how near a picture is to it where it differs from the source. What must stay is always there.
     """
 
     checks: tuple[Check, ...]
+    wanted: int
+    """How many of the checks come first and ask for what the plan wants; the others ask for what must stay."""
     answer: Images
     """(1, 3, S, S): as the autoencoder shows it, so that it can be reached."""
     where: Images
@@ -170,12 +172,15 @@ class Truth:
         where = F.max_pool2d(differs, 2 * AROUND + 1, stride=1, padding=AROUND)
         with torch.no_grad():
             seen, before = (models.codec.render(models.codec.encode(square)) for square in (answer, source))
-        return cls(plan.checks + keep_checks(plan), seen, where, ((before - seen).square() * where).sum())
+        lacks = ((before - seen).square() * where).sum()
+        return cls(plan.checks + keep_checks(plan), len(plan.checks), seen, where, lacks)
 
     def evaluate(self, pictures: Images) -> CheckScores:
         left = ((pictures - self.answer).square() * self.where).sum((1, 2, 3)) / self.lacks.clamp(min=1e-6)
         odds = STEEP * (ALLOWED / left.clamp(min=1e-3)).log()
-        return CheckScores(softened(odds), odds.detach().sigmoid()[:, None].expand(-1, len(self.checks)))
+        asked = odds.detach().sigmoid()[:, None].expand(-1, self.wanted)
+        stays = asked.new_ones(len(pictures), len(self.checks) - self.wanted)
+        return CheckScores(softened(odds), torch.cat([asked, stays], 1))
 
 
 def edited_by_latent(editor: Editor, request: EditRequest, case: Case) -> Outcome:

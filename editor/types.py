@@ -425,6 +425,12 @@ class EditUpdate:
     def done(self) -> bool:
         return self.stage == "done"
 
+    def whole(self) -> EditUpdate:
+        """This one, for who measures what an edit gives. Raises EditError where the run broke off."""
+        if self.broken:
+            raise EditError(self.broken)
+        return self
+
     @property
     def offset(self) -> Offset | None:
         """That of the best candidate; only when done."""

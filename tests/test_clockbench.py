@@ -145,8 +145,10 @@ def test_the_truth_doubts_the_source_and_is_sure_of_the_answer_alone():
     drifted = torch.where(truth.where > 0, answer, 0.5)
     found = truth.evaluate(torch.cat([source, half, answer, drifted]))
     assert found.probabilities.shape == (4, len(case.plan.checks + keep_checks(case.plan)))
-    assert found.probabilities[0].max() < 0.01
-    assert found.probabilities[2].min() > 0.99
+    asked, stays = found.probabilities.split([truth.wanted, len(case.plan.keep)], 1)
+    assert (stays == 1).all()
+    assert asked[0].max() < 0.01
+    assert asked[2].min() > 0.99
     assert found.reward[0] < found.reward[1] < found.reward[2] == found.reward[3]
     (slope,) = torch.autograd.grad(found.reward[1], half)
     assert (slope * (answer - source)).sum() > 0

@@ -12,6 +12,8 @@ from benchmarks.gpu_smoke import main, smoke
 from benchmarks.question_order import cases
 from editor.engine import Editor
 from editor.models import Place
+from editor.progress import Progress
+from editor.types import EditError
 from tests.tiny_profiles import flux_models
 
 PICTURE = Image.linear_gradient("L").convert("RGB").resize((48, 40))
@@ -56,6 +58,19 @@ def test_the_command_tries_an_example_and_records_when_asked(failing, status, ti
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines] == [["FAIL" if part == failing else "pass", part] for part in PARTS]
     assert recorded == (["studio"] if status == 0 else [])
+
+
+def test_an_edit_that_breaks_off_does_not_pass(tiny_editor, monkeypatch):
+    stock = Progress.after
+
+    def after(self, step):
+        if step.index == 1:
+            raise RuntimeError("a kernel failed")
+        return stock(self, step)
+
+    monkeypatch.setattr(Progress, "after", after)
+    with pytest.raises(EditError, match="went wrong"):
+        gpu_smoke.edit(tiny_editor, PICTURE)
 
 
 def test_models_that_are_not_there_fail_the_load_and_end_it(tiny_editor, tmp_path):

@@ -67,7 +67,7 @@ def attack(editor: Editor, clock: Clock, wanted: Request, seed: int) -> Iterator
         image=clocks.render(clock), instruction=wanted.instruction, plan=parse(wanted.reply), settings=settings
     )
     for update in editor.edit(request):
-        shown = update.candidates if update.done else ()
+        shown = update.whole().candidates if update.done else ()
         for picture in (*update.previews[:2], *(candidate.image for candidate in shown)):
             yield images.to_unit(picture)[0]
 
