@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from editor.types import EditError
 
 __all__ = ["Edit", "History", "Recipe", "read_recipe", "save_result"]
 
+log = logging.getLogger(__name__)
 DAY = 86_400.0
 LISTED = 60
 """How many edits a list has unless asked otherwise."""
@@ -48,7 +50,7 @@ class Edit(SQLModel, table=True):
     created: float = Field(index=True)
     """Seconds since 1970."""
     source: str = Field(index=True)
-    """Fingerprint of the source, and of its file, which this names."""
+    """Fingerprint of the source, and of its file, which this names; of the source alone in rows of earlier versions."""
     result: str = Field(index=True)
     """Fingerprint of the result."""
     recipe_json: str
@@ -59,8 +61,11 @@ class Edit(SQLModel, table=True):
 
     @property
     def recipe(self) -> Recipe:
-        """Raises EditError where another version wrote it."""
-        return Recipe.from_json(json.loads(self.recipe_json))
+        """Raises EditError where another version wrote it, or it is damaged."""
+        try:
+            return Recipe.from_json(json.loads(self.recipe_json))
+        except ValueError as error:
+            raise EditError("The recipe of this edit is damaged: make the edit anew.") from error
 
     @property
     def readable(self) -> bool:
@@ -125,31 +130,41 @@ class History:
 
         If the source is the result of an earlier edit of this owner, that edit becomes the parent.
         """
+        try:
+            edit = self._added(owner, source, result, recipe, report)
+        except (SQLAlchemyError, OSError) as error:
+            raise EditError(UNKEPT) from error
+        try:
+            self.prune(spare=edit.id)
+        except (SQLAlchemyError, OSError):  # the edit is kept, and the next one prunes
+            log.exception("The history could not be pruned")
+        return edit
+
+    def _added(
+        self, owner: str, source: Image.Image, result: Image.Image, recipe: Recipe, report: dict[str, Any]
+    ) -> Edit:
+        parent = self.made(owner, recipe.source)
+        file = images.to_png(marked(source) if parent else source)
         edit = Edit(
             id=secrets.token_urlsafe(16),
             owner=owner,
             created=self.clock(),
-            parent=self.made(owner, recipe.source),
-            source=recipe.source,
+            parent=parent,
+            # The same pixels may have other colours, or the mark.
+            source=f"{recipe.source}-{hashlib.sha256(file).hexdigest()[:16]}",
             result=recipe.result,
             recipe_json=json.dumps(recipe.to_json()),
             report_json=json.dumps(report),
             size=0,
         )
-        file = images.to_png(marked(source) if edit.parent else source)
-        edit.source += "-" + hashlib.sha256(file).hexdigest()[:16]  # the same pixels may have other colours or the mark
-        try:
-            with self.changing, self._session() as session, self._new_files(edit):
-                if not self.source_path(edit).exists():
-                    write(self.source_path(edit), file)
-                save_result(self.result_path(edit), result, recipe)
-                write(self.thumbnail_path(edit), images.to_thumbnail(marked(result), THUMBNAIL))
-                edit.size = sum(path.stat().st_size for path in self._paths(edit))
-                session.add(edit)
-                session.commit()
-        except SQLAlchemyError as error:
-            raise EditError(UNKEPT) from error
-        self.prune(spare=edit.id)
+        with self.changing, self._session() as session, self._new_files(edit):
+            if not self.source_path(edit).exists():
+                write(self.source_path(edit), file)
+            save_result(self.result_path(edit), result, recipe)
+            write(self.thumbnail_path(edit), images.to_thumbnail(marked(result), THUMBNAIL))
+            edit.size = sum(path.stat().st_size for path in self._paths(edit))
+            session.add(edit)
+            session.commit()
         return edit
 
     @contextmanager
@@ -160,7 +175,8 @@ class History:
             yield
         except BaseException:
             for path in new:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
             raise
 
     def delete(self, owner: str, edit_id: str) -> None:

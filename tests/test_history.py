@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from editor import images
 from editor.history import History
-from editor.mark import DIGITAL_SOURCE_TYPE
+from editor.mark import DIGITAL_SOURCE_TYPE, bears_mark
 from editor.recipe import KEY, Recipe, encode_result, read_recipe, save_result
 from editor.types import EditError, EditRequest, SearchSettings
 from tests.fakes import FakeEditor, clock_like
@@ -283,6 +283,13 @@ def test_the_same_pixels_with_other_colours_are_another_source(store):
     first, second = keep(history, "ann", plain), keep(history, "ann", wide)
     profiles = [images.load(history.source_path(edit)).image.info.get("icc_profile") for edit in (first, second)]
     assert profiles == [None, wide.info["icc_profile"]]
+    further = keep_further(history, first)
+    assert bears_mark(images.load(history.source_path(further)).image)
+    stripped = images.load(history.result_path(first)).image.copy()
+    stripped.info.clear()
+    bare = keep(history, "bob", stripped)
+    assert not bears_mark(images.load(history.source_path(bare)).image)
+    assert bare.recipe.source == further.recipe.source
     assert first.recipe.source == second.recipe.source
 
 
