@@ -13,6 +13,8 @@ from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from editor.faults import INTERRUPTED
+
 if TYPE_CHECKING:
     from editor.engine import Editor
     from editor.ui_desk import Desk
@@ -23,8 +25,6 @@ NO_TUNNEL = (
 )
 UPLOADS = "GRADIO_TEMP_DIR"
 """The variable by which Gradio is told where to keep files."""
-INTERRUPTED = 130
-"""Exit status where Ctrl-C came before the page was there, as shells have it."""
 OPEN_HOUSE = "Everybody who reaches this machine can use the page: add --auth USER:PASSWORD unless you mean that."
 
 

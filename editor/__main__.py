@@ -22,9 +22,10 @@ from tqdm import tqdm
 
 from editor import images
 from editor.baselines import METHODS
-from editor.batch import FAILED, WAITING, Batch, Row, summarise
+from editor.batch import FAILED, WAITING, WRITTEN, Batch, Row, summarise
 from editor.console import follow, settings_of, stoppable, told_of
 from editor.engine import EFFORTS, Editor
+from editor.faults import INTERRUPTED
 from editor.profiles import PROFILES, chosen
 from editor.progress import UNTOUCHED
 from editor.recipe import Recipe, read_recipe, save_result, write
@@ -32,9 +33,6 @@ from editor.reproduce import check_profile, differences, outcome, request_of, re
 from editor.runtime import prepare
 from editor.tasks import tasks
 from editor.types import EditError, EditRequest, Plan
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,7 +104,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     same_bytes = again.png == images.read(options.result)
     write(out, again.png)
     if not again.same:
-        print("The picture differs: machine, threads, weights or packages are not the same.", file=sys.stderr)
+        print("The picture differs: machine, threads, weights, packages or Tiltedit are not the same.", file=sys.stderr)
     told = {"same": again.same, "same_bytes": same_bytes, "candidate": recipe.candidate, "changed": changed}
     _tell(options, told_of(request, last, editor.profile.name) | told)
     return 0 if again.same else 1
@@ -124,8 +122,8 @@ def _tell(options: argparse.Namespace, told: dict[str, Any]) -> int:
 
 def _batch(options: argparse.Namespace) -> int:
     todo = tasks(options.source, options.instruction, options.mask)
-    if options.source.is_file() and options.source.parent.resolve() == options.out.resolve():
-        raise EditError("The results would lie beside the table, and might replace it: choose another folder with -o.")
+    if any(options.source.resolve() == (options.out / name).resolve() for name in WRITTEN):
+        raise EditError("The table would be written over by the summary of the results: give it another name.")
     batch = Batch(editor=_editor(options), out=options.out, values=vars(options))
     rows: list[Row] = []
     try:

@@ -23,7 +23,7 @@ from editor.recipe import Recipe, encode_sheet, read_recipe, save_result, write
 from editor.tasks import Task
 from editor.types import EditError, EditRequest, EditUpdate
 
-JOURNAL = "journal.jsonl"
+JOURNAL, SUMMARY, TABLE = WRITTEN = ("journal.jsonl", "summary.json", "summary.csv")
 DONE, SKIPPED, FAILED, WAITING = "done", "skipped", "failed", "not run"
 """States of a row: made now; made earlier with the same settings; gone wrong; not reached."""
 COLUMNS = (
@@ -169,12 +169,12 @@ def summarise(rows: Sequence[Row], out: Path, profile: str) -> dict[str, Any]:
         "contact_sheets": _write_sheets(rows, out),
         "items": told,
     }
-    write(out / "summary.json", json.dumps(summary, ensure_ascii=False, indent=1).encode())
+    write(out / SUMMARY, json.dumps(summary, ensure_ascii=False, indent=1).encode())
     table = io.StringIO()
     lines = csv.DictWriter(table, COLUMNS, extrasaction="ignore", lineterminator="\n")
     lines.writeheader()
     lines.writerows(told)
-    write(out / "summary.csv", table.getvalue().encode())
+    write(out / TABLE, table.getvalue().encode())
     return summary
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import secrets
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
 log = logging.getLogger(__name__)
 
 

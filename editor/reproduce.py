@@ -75,7 +75,9 @@ def differences(recipe: Recipe, held: str) -> list[str]:
         for name, then in recipe.versions.items()
         if installed[name] != then
     ]
-    if recipe.held not in ("", held):
+    if not recipe.held:
+        said.append("The result was made by an earlier version of Tiltedit: the pixels may differ.")
+    elif recipe.held != held:
         said.append(f"The result was made in {recipe.held}, and here it is {held}: the pixels may differ.")
     return said
 

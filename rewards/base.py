@@ -71,6 +71,10 @@ class Plan:
             raise ValueError("A plan needs at least one check: write a question with its answer.")
         if len(self.checks) > 12 or len(self.keep) > 16:
             raise ValueError("A plan may have at most 12 checks and 16 things to keep.")
+        try:
+            "".join((self.caption, self.source, *self.keep)).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("A plan holds what is no character: write its captions and keep anew.") from error
         if max(len(self.caption), len(self.source)) > CAPTION or any(len(phrase) > KEPT for phrase in self.keep):
             raise ValueError(f"A plan's caption may have {CAPTION} characters, a thing to keep {KEPT}: shorten it.")
 
