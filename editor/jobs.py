@@ -138,6 +138,11 @@ class Jobs:
         with self._changed:
             job.choices[kept] = candidate
 
+    def chosen(self, job: Job, candidate: int) -> list[Any]:
+        """All that was kept of a candidate of a finished run."""
+        with self._changed:
+            return [kept for kept, index in job.choices.items() if index == candidate]
+
     def of(self, kept: Any, owner: str) -> Job | None:
         """The owner's latest finished run that something was kept of, if it is still remembered."""
         with self._changed:

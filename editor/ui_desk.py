@@ -34,6 +34,7 @@ from editor.ui_forms import (
     read_picture,
     read_plan,
     read_settings,
+    same_plan,
     show_mask,
     show_plan,
     show_recipe,
@@ -113,6 +114,8 @@ class Desk:
                 yield {**here, **self._shared(shared, owner, request)}
             else:
                 yield here
+        except EditError as error:
+            yield {**here, **status(str(error), "bad")}
         except Exception:  # whatever it was, the page can be used
             yield {**here, **status(unexpected("What the page had could not be shown"), "bad")}
 
@@ -305,9 +308,8 @@ class Desk:
         if run.state != "done":
             return {}
         chosen(event, run.update.candidates)
-        kept = next((kept for kept, candidate in run.choices.items() if candidate == event.index), None)
-        if kept is None or not self.history.has(kept):
-            kept = Keeper(self.history, self.editor.profile.name)(run, event.index)
+        kept = next((kept for kept in self.jobs.chosen(run, event.index) if self.history.has(kept)), None)
+        kept = kept or Keeper(self.history, self.editor.profile.name)(run, event.index)
         self.jobs.chose(run, kept, event.index)
         said = status(f"Candidate {event.index + 1} is the result now.", "done")
         past = past_cards(self.history, owner, kept, reach)
@@ -347,7 +349,7 @@ class Desk:
         A plan that a person changed stays, unless it made this result.
         """
         edit = self.history.get(shown)
-        unused = plan is not None and changed(plan) and read_plan(plan) != edit.recipe.plan
+        unused = plan is not None and changed(plan) and not same_plan(plan, edit.recipe.plan)
         taken = self.take(str(self.history.result_path(edit)), plan if unused else None)
         said = status("The result is the picture now: what should be different next?")
         return {**taken, "instruction": "", "lock": False, **said} if taken["picture"] else taken

@@ -137,6 +137,14 @@ def read_plan(form: Form) -> Plan | None:
         raise EditError(f"The plan can't be used: {error}") from error
 
 
+def same_plan(form: Form, plan: Plan) -> bool:
+    """Whether it is this plan that stands on the page."""
+    try:
+        return read_plan(form) == plan
+    except EditError:
+        return False
+
+
 def _rows(table: Sequence[Sequence[Any]]) -> list[list[str]]:
     """Question, expected answer and weight of each row that has a question."""
     rows = [[str(cell or "").strip() for cell in (*row, "", "")[:3]] for row in table]
@@ -155,7 +163,7 @@ def _wording(plan: Form) -> str:
 
 
 def changed(plan: Form) -> bool:
-    """Whether a person wrote checks of their own or changed the plan that the page showed.
+    """Whether a person wrote a plan of their own or changed the one that the page showed.
 
     What stands there tells it: Gradio's textboxes say that they were written in only where a key makes a letter.
     """

@@ -180,6 +180,9 @@ def test_older_edits_can_be_listed_too_and_stay_listed_when_one_is_shown(desk, p
     oldest = more["listed"][3]
     shown = desk.recall(click(3), more["listed"], "", "ann", came(), more["reach"])
     assert (shown["shown"], shown["listed"], shown["older"]["visible"]) == (oldest, more["listed"], True)
+    chosen = desk.pick(click(2), runs[-1]["job"], "ann", came(), more["reach"])
+    assert chosen["listed"] == [chosen["shown"], *more["listed"][:3]]
+    desk.forget(chosen["shown"], "ann", came(), more["reach"])
     less = desk.forget(oldest, "ann", came(), shown["reach"])
     assert less["listed"] == [*more["listed"][:3], runs[0]["shown"]]
     assert not less["older"]["visible"]
@@ -555,6 +558,13 @@ def test_a_result_that_lies_off_its_source_is_warned_about_now_and_later(desk, p
     assert "pixels off" in desk.recall(click(1), fine["listed"], fine["job"], "ann", came())["checks"]
 
 
+def test_a_plan_without_its_checks_does_not_keep_a_result_from_being_edited_further(desk, picture):
+    last = all_of(desk.run(form(picture), "ann", came()))
+    further = desk.further(last["shown"], form(picture, **plan_of(last) | {"table": [["", "yes", "1"]]}))
+    assert further["picture"]
+    assert "what should be different next" in further["status"]
+
+
 def test_where_a_result_is_lost_the_page_does_not_say_that_it_is_the_picture_now(desk, picture):
     shown = all_of(desk.run(form(picture), "ann", came()))["shown"]
     desk.history.result_path(desk.history.get(shown)).unlink()
@@ -575,6 +585,10 @@ def test_a_candidate_is_kept_with_the_plan_of_its_own_run(desk, picture):
     picked = desk.pick(click(1), second["job"], "ann", came())
     assert desk.history.get(picked["shown"]).recipe.plan.checks[0].weight == 3
     assert desk.pick(click(1), second["job"], "ann", came())["shown"] == picked["shown"]
+    desk.forget(picked["shown"], "ann", came())
+    anew = desk.pick(click(1), second["job"], "ann", came())["shown"]
+    assert anew != picked["shown"]
+    assert desk.pick(click(1), second["job"], "ann", came())["shown"] == anew
 
 
 def test_the_seconds_of_each_effort_are_known_after_a_run_and_after_a_restart(desk, picture, examples):
