@@ -71,6 +71,8 @@ FARTHER = 0.5
 """Factor of t0 for edits that captions do not suffice for: what is held there is safe, and what is not is freer."""
 NEARER = 0.5
 """Factor of the share of its noise that a start renews where captions suffice: its own keeps the rest as it is."""
+FAULTS = (RuntimeError, MemoryError)
+"""What a machine does where memory runs out or a kernel fails."""
 TELLING = 3
 """Of so many things that must stay most have to be seen in the source."""
 SAMPLING = "fmtt-sampling"
@@ -182,35 +184,46 @@ class Editor:
         )  # fmt: skip
         yield update
         self._check_representable(inverted)
-        flow, source_flow, enough, stopped = self.models.condition(wanted.caption), None, False, False
-        progress, broken = None, ""
-        if wanted.source not in ("", wanted.caption):
-            source_flow = self.models.condition(wanted.source)
         try:
             judge = Judge.of(self.models, wanted, inverted.latents, inverted.before, request.mask, settings, calls,
                              self.asks)  # fmt: skip
-            self._check_recognised(judge)
+        except ValueError as error:
+            raise EditError(str(error)) from error
+        self._check_recognised(judge)
+        progress, stopped, broken = Progress(request, inverted, judge, update, started), False, ""
+        try:
             judge.look_again(self.models.vlm.planner, inverted.square)
-            progress = Progress(request, inverted, judge, update, started)
-            if settings.focus:
-                yield self._locate(flow, source_flow, progress, settings)
-            if settings.draft_jumps and judge.heard and not judge.source.met:
-                enough = yield from self._draft(flow, source_flow, stop, progress, settings)
-            if not enough:
-                yield from self._search(flow, stop, progress)
-            stopped = stop.is_set()
-            if self._undoes(progress) and (judge.source.met or not stopped):
-                progress.undo(settings.undo)
+            stopped = yield from self._find(progress, settings, stop)
         except (ValueError, EditError) as error:
-            if progress is None or progress.best is None:
-                raise EditError(str(error)) from error
             broken = str(error)
-        except RuntimeError as error:
+            if progress.best is None:
+                raise EditError(broken) from error
+        except FAULTS as error:
             short = isinstance(error, torch.OutOfMemoryError)
-            if progress is None or progress.best is None or (short and again):
+            if progress.best is None or (short and again):
                 raise
             broken = SHORT if short else unexpected("A run broke off")
         yield progress.finished(stopped, broken)
+
+    def _find(self, progress: Progress, settings: SearchSettings, stop: Event) -> Generator[EditUpdate, None, bool]:
+        """Draft, search and undo what was changed for nothing; whether a stop came before the end of the search.
+
+        `settings` are those of the request.
+        """
+        judge, wanted, enough, source_flow = progress.judge, progress.update.plan, False, None
+        flow = self.models.condition(wanted.caption)
+        if wanted.source not in ("", wanted.caption):
+            source_flow = self.models.condition(wanted.source)
+        if settings.focus:
+            yield self._locate(flow, source_flow, progress, settings)
+        if settings.draft_jumps and judge.heard and not judge.source.met:
+            enough = yield from self._draft(flow, source_flow, stop, progress, settings)
+        if not enough:
+            yield from self._search(flow, stop, progress)
+        stopped = stop.is_set()
+        if self._undoes(progress) and (judge.source.met or not stopped):
+            progress.undo(settings.undo)
+        return stopped
 
     def _undoes(self, progress: Progress) -> bool:
         """Whether what changed for nothing is put back, which needs gradients unless it is everything."""

@@ -135,6 +135,14 @@ def test_a_draft_drawn_again_is_noised_half_way_and_goes_on_under_the_wanted_cap
     assert not torch.equal(again, drawn_again(Steady(image), edits, 6)[0])
 
 
+def test_more_drafts_change_none_of_the_first_ones_of_a_way(latents):
+    source, own, there = latents
+    flows = Noisy(own), Noisy(there)
+    few, many = (draft(*flows, source, own, count, 3, 5)[0] for count in (2, 6))
+    assert torch.equal(few, many[[0, 3]])
+    assert not torch.equal(many[0], many[1])
+
+
 def test_a_batch_is_drafts_and_the_same_drawn_again_and_the_next_is_of_other_noise(latents):
     source, own, there = latents
     flows = Noisy(own), Noisy(there)

@@ -85,9 +85,7 @@ def test_an_edit_that_runs_out_of_memory_twice_is_one_sentence(flux_place, monke
     ("error", "says"),
     [(torch.OutOfMemoryError("CUDA"), "ran out of memory: ask"), (RuntimeError("device-side"), "went wrong inside")],
 )
-def test_where_nothing_tighter_is_left_a_fault_keeps_the_best_so_far(
-    flux_place, monkeypatch, error, says
-):
+def test_where_nothing_tighter_is_left_a_fault_keeps_the_best_so_far(flux_place, monkeypatch, error, says):
     editor, stock = Editor(flux_models(flux_place)), Progress.after
     while not editor.models.tightest:
         editor.models.tighten()
@@ -102,6 +100,23 @@ def test_where_nothing_tighter_is_left_a_fault_keeps_the_best_so_far(
     assert says in last.broken
     assert (last.done, last.stopped, last.step) == (True, True, 0)
     assert last.best.tobytes() == before.best_so_far.image.tobytes()
+
+
+def test_where_something_tighter_is_left_memory_that_runs_out_after_a_picture_begins_the_run_again(
+    flux_place, monkeypatch
+):
+    editor, stock, failed = Editor(flux_models(flux_place)), Progress.after, []
+
+    def after(self, step):
+        if step.index == 1 and not failed:
+            failed.append(step)
+            raise torch.OutOfMemoryError("CUDA")
+        return stock(self, step)
+
+    monkeypatch.setattr(Progress, "after", after)
+    *_, last = editor.edit(request())
+    assert (len(failed), last.broken, last.stopped) == (1, "", False)
+    assert editor.models.hardware.plan == ladder(PROFILES["flux"])[3]
 
 
 @pytest.mark.parametrize(("times", "status"), [(1, 0), (9, 2)])
