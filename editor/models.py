@@ -68,9 +68,9 @@ class Hardware:
 
     @property
     def held(self) -> str:
-        """What the pixels depend on here: precision, and what a memory plan gives up, or the threads that add up."""
-        threads = f"on {torch.get_num_threads()} threads"
-        return f"{str(self.dtype).removeprefix('torch.')}, {self.plan or threads}"
+        """What pixels depend on besides the kind of machine: precision, the memory plan, the CPU's threads."""
+        precision = str(self.dtype).removeprefix("torch.")
+        return f"{precision}, {self.plan or 'everything whole'}, {torch.get_num_threads()} threads"
 
 
 @dataclass

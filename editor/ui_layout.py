@@ -56,7 +56,7 @@ def _request(desk: Desk) -> dict[str, Any]:
         padding=False,
         elem_id="examples",
     )
-    instruction = gr.Textbox(
+    instruction = Words(
         label="What should be different?",
         placeholder="Set the time to 4:45",
         lines=1,
@@ -98,14 +98,14 @@ def _plan() -> dict[str, Any]:
             buttons=[],
             elem_id="checks-table",
         )
-        caption = gr.Textbox(
+        caption = Words(
             label="Caption",
             info="What the edited picture shows; it guides the image model.",
             lines=2,
             max_length=CAPTION,
             elem_id="caption",
         )
-        keep = gr.Textbox(label="Keep", info="What must stay, one thing a line.", lines=2, elem_id="keep")
+        keep = Words(label="Keep", info="What must stay, one thing a line.", lines=2, elem_id="keep")
     return {"plan_box": box, "table": table, "caption": caption, "keep": keep}
 
 

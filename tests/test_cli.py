@@ -323,7 +323,7 @@ def test_a_stopped_run_and_another_candidate_are_reproduced(tiny, clock, tmp_pat
         ({"versions": {"torch": "1.0", "no such package": "2", "": "3"}}, 0, "torch 1.0"),
         ({"versions": {"weights": "of before"}}, 0, "weights of before"),
         ({"held": ""}, 0, "earlier version"),
-        ({"held": "bfloat16, VLM in nf4"}, 0, "made in bfloat16, VLM in nf4, and here it is float32, on"),
+        ({"held": "bfloat16, VLM in nf4"}, 0, "made in bfloat16, VLM in nf4, and here it is float32, everything whole"),
         ({"result": "0" * 64}, 1, "picture differs"),
         ({"source": "0" * 64}, 2, "another picture"),
         ({"profile": "flux"}, 2, "profile"),

@@ -67,6 +67,7 @@ def test_what_the_page_remembers_stands_in_the_browser_and_is_read_whatever_come
         parts = lay_out(desk)
     for name in ("job", "shown", "source_caption", "planned", "plan_shown"):
         assert not parts[name].visible
+    for name in ("job", "shown", "source_caption", "planned", "plan_shown", "instruction", "caption", "keep"):
         assert [parts[name].preprocess(sent) for sent in ("x", "", None, 7, ["x"])] == ["x", "", "", "", ""]
     assert [parts["listed"].preprocess(sent) for sent in (["a", 1, "b"], None, "ab", {})] == [["a", "b"], [], [], []]
     assert [parts["reach"].preprocess(sent) for sent in (120, 1, -5, True, None, "90")] == [120, *[LISTED] * 5]
