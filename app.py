@@ -13,8 +13,6 @@ from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from editor.faults import INTERRUPTED
-
 if TYPE_CHECKING:
     from editor.engine import Editor
     from editor.ui_desk import Desk
@@ -54,6 +52,8 @@ def main(argv: list[str] | None = None) -> int:
         with terminable(), private_uploads():
             return start(chosen)
     except KeyboardInterrupt:
+        from editor.faults import INTERRUPTED
+
         return INTERRUPTED
 
 
