@@ -59,6 +59,14 @@ def test_a_picture_of_something_else_is_refused_with_the_profile_that_can(studio
         list(studio.edit(EditRequest(image=Image.fromarray(pixels), instruction="make it red", plan=plan)))
 
 
+def test_a_landscape_that_is_planned_for_as_if_it_were_a_clock_is_refused(studio):
+    scene = Image.new("RGB", (200, 200), (90, 150, 230))
+    scene.paste((60, 150, 60), (0, 120, 200, 200))
+    scene.paste((220, 40, 40), (120, 20, 170, 70))
+    with pytest.raises(EditError, match=r"sees only \d of the \d things .* changes a clock's time"):
+        list(studio.edit(EditRequest(image=scene, instruction="make the face blue", settings=EFFORTS["fast"])))
+
+
 def test_the_same_edit_is_the_same_bytes(studio):
     request = EditRequest(
         image=clocks.render(CLOCKS[0]), instruction="make the face blue", plan=Plan((Check("Is the face blue?"),), ""),
