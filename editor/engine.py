@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
-from itertools import islice
 from threading import Event
 
 import torch
@@ -71,6 +70,8 @@ FARTHER = 0.5
 """Factor of t0 for edits that captions do not suffice for: what is held there is safe, and what is not is freer."""
 NEARER = 0.5
 """Factor of the share of its noise that a start renews where captions suffice: its own keeps the rest as it is."""
+BATCHES = (2, 3)
+"""Of drafts at most: where none passes, so that a search follows, and where one does."""
 FAULTS = (RuntimeError, MemoryError)
 """What a machine does where memory runs out or a kernel fails."""
 TELLING = 3
@@ -269,19 +270,24 @@ class Editor:
     ) -> Generator[EditUpdate, None, bool]:
         """Let captions alone draft the edit, and say whether a draft meets all so surely that no search is needed.
 
-        Where captions suffice, no draft does, and the budget allows for a search as well, there is a second batch of
-        drafts. Where captions do not suffice, a draft that meets part of the plan takes the source's place.
+        Where captions suffice, no draft is certain and the budget allows, there are more, with more room: a second
+        batch that leaves enough for a search if it is needed, and a third where only a search would be spared. Where
+        captions do not suffice, a draft that meets part of the plan takes the source's place.
         """
         judge, found, spent = progress.judge, progress.inverted, 0
         own = noise_in(found.trip.x, found.latents, progress.request.settings.start)
         count, jumps = settings.drafts or settings.particles, settings.draft_jumps
         batches = drafts(flow, source_flow, found.latents, own, count, jumps, settings.seed, self.models.shift)
-        twice = judge.sure is None and self._affords(2 * planned(count, jumps), progress.request.settings)
         made, judged = [], []
-        for edits, nfe in islice(batches, 2 if twice else 1):
-            made, judged, spent = [*made, edits], [*judged, checked(judge.drafted(edits), len(edits))], spent + nfe
-            if judged[-1].met.any():
+        for turn, (edits, nfe) in enumerate(batches, 1):
+            scored, spent = checked(judge.drafted(edits), len(edits)), spent + nfe
+            made, judged = [*made, judge.within(edits)], [*judged, scored]
+            passed, more = any(part.met.any() for part in judged), (turn + 1) * planned(count, jumps)
+            if judge.sure is not None or judge.certain(scored) or turn == BATCHES[passed]:
                 break
+            if not self._affords(more, progress.request.settings, search=not passed):
+                break
+            judge.widen()
         edits, scored = torch.cat(made), joined(judged)
         best = scored.best()
         yield progress.drafted(edits, scored, spent)
@@ -300,9 +306,10 @@ class Editor:
         return stopped
 
     @staticmethod
-    def _affords(drafted: int, settings: SearchSettings) -> bool:
-        """Whether a budget allows for so many evaluations before one search."""
-        return settings.budget is None or drafted + planned_nfe(settings.but(searches=1)) <= settings.budget
+    def _affords(drafted: int, settings: SearchSettings, search: bool) -> bool:
+        """Whether a budget allows for so many evaluations, before one search where there is to be one."""
+        after = planned_nfe(settings.but(searches=1)) if search else 0
+        return settings.budget is None or drafted + after <= settings.budget
 
     def _search(self, flow: FlowMap, stop: Event, progress: Progress) -> Iterator[EditUpdate]:
         settings, found, mask = progress.request.settings, progress.inverted, progress.judge.mask

@@ -93,9 +93,14 @@ def locate(
 def _earned(score: Score, landed: Latents, latents: Latents, batch: int) -> Focus:
     """Where the reward of landings hangs on what they change, and the next places around."""
     value = torch.stack([worth(score, one, latents, batch) for one in landed.split(1)]).abs().mean(0)[None, None]
-    reach = max(1, latents.shape[-1] // GRID)
-    mask = F.max_pool2d((_relative(value) > EARNED).to(latents), 2 * reach + 1, stride=1, padding=reach)
+    mask = widened((_relative(value) > EARNED).to(latents))
     return Focus(mask, mask)
+
+
+def widened(mask: Float[Tensor, "1 1 h w"]) -> Float[Tensor, "1 1 h w"]:
+    """The mask with the next places around."""
+    reach = max(1, mask.shape[-1] // GRID)
+    return F.max_pool2d(mask, 2 * reach + 1, stride=1, padding=reach)
 
 
 def _told(

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from editor import images
-from editor.focus import Focus
+from editor.focus import Focus, widened
 from editor.models import Models
 from editor.types import EditError, Images, Latents, Plan, Scored, SearchSettings
 from rewards.base import Check
@@ -34,6 +34,9 @@ MET = 0.5
 SUFFICES = 0.7
 """Probability beyond which all that the plan wants must hold for a draft to need no search; for what must stay, MET
 does: searches leave less of it as it was than drafts do."""
+CERTAIN = 0.95
+"""The same beyond which no more drafts are made: under it one that has part of an old hand in the colour of the new may
+pass, and of several drafts others do better."""
 STAYS = 0.1
 """Loss by drift up to which a draft stays where the source is: what changes in parts alone has less."""
 LEAST_WEIGHT = 1e-3
@@ -154,6 +157,14 @@ class Judge:
             self.preserve = replace(self.preserve, weight=(1 - settings.focus * focus.free).clamp(min=LEAST_WEIGHT))
         self.sure, self.heard = None if focus.suffices else settings.sure, focus.heard
 
+    def widen(self) -> None:
+        """Let the edit act in the next places around as well: what is drawn elsewhere each time was told too narrowly.
+
+        A mask of the user's own stays as it is.
+        """
+        if self.focus is not None:
+            self.mask = widened(self.focus.mask)
+
     def begin_at(self, draft: Latents, image: Images) -> None:
         """From now on a draft (1, C, h, w) that decodes to `image` stands in the source's place.
 
@@ -191,6 +202,10 @@ class Judge:
         kept = self.layout(decoded)
         scored = self._surely(self._scored(decoded, outlines=True, kept=kept))
         return scored._replace(met=scored.met & self._stays(kept))
+
+    def certain(self, drafts: Scored) -> bool:
+        """Whether a draft keeps what must stay and meets the plan beyond CERTAIN."""
+        return bool((drafts.met & (drafts.checks[:, : self.wanted] > CERTAIN).all(1)).any())
 
     def kept(self, latents: Latents, draft: bool) -> Scored:
         """What of a result, or of a draft, is kept is judged by the checks alone; met counts as where it was found."""

@@ -10,13 +10,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks import drafts as compared
 from benchmarks import flowedit
 from editor.baselines import planned_nfe
 from editor.drafts import AGAIN, JUMPS, WAYS, Way, draft, drafts, drawn_again, planned
 from editor.engine import INVERSION_STEPS
-from editor.focus import LOOKS
+from editor.focus import LOOKS, Focus
 from editor.judge import Judge
 from editor.particles import mixed
 from editor.progress import warnings
@@ -219,6 +220,7 @@ def test_there_may_be_more_drafts_or_fewer_than_candidates(tiny_editor, told):
 
 def test_a_draft_that_surely_meets_all_needs_no_search(tiny_editor, told, monkeypatch):
     monkeypatch.setattr("editor.judge.SUFFICES", 0.0)
+    monkeypatch.setattr("editor.judge.CERTAIN", 0.0)
     updates, steps = run(tiny_editor, DRAFTED)
     assert len(steps) == 1
     last = updates[-1]
@@ -230,6 +232,58 @@ def test_a_draft_that_surely_meets_all_needs_no_search(tiny_editor, told, monkey
     assert last.cost.nfe == updates[2].cost.nfe + MADE
     undone, _ = run(tiny_editor, DRAFTED.but(undo=1.0))
     assert undone[-1].best.tobytes() == picture().tobytes(), "what a draft changed for nothing is undone too"
+
+
+def test_where_a_draft_passes_and_none_is_certain_there_are_two_more_batches_and_no_search(
+    tiny_editor, told, monkeypatch
+):
+    monkeypatch.setattr("editor.judge.SUFFICES", 0.0)
+    monkeypatch.setattr("editor.judge.CERTAIN", 1.0)
+    for budget, batches in ((None, 3), (3 * MADE, 3), (3 * MADE - 1, 2), (2 * MADE - 1, 1)):
+        updates, steps = run(tiny_editor, DRAFTED.but(budget=budget))
+        assert [len(step.previews) for step in steps] == [6 * batches]
+        assert updates[-1].cost.nfe == updates[2].cost.nfe + batches * MADE
+
+
+def test_later_drafts_have_more_room_and_earlier_ones_stay_as_they_were_judged(tiny_editor, told, monkeypatch):
+    monkeypatch.setattr("editor.judge.SUFFICES", 0.0)
+    monkeypatch.setattr("editor.judge.CERTAIN", 1.0)
+    confine, drafted, masks, kept = Judge.confine, Judge.drafted, [], []
+
+    def corner(judge, focus, settings):
+        mask = torch.zeros_like(focus.mask)
+        mask[..., 0, 0] = 1
+        confine(judge, focus._replace(mask=mask), settings)
+
+    def noted(judge, latents):
+        masks.append(judge.mask)
+        scored = drafted(judge, latents)
+        return scored._replace(reward=scored.reward + 1e3 * (len(masks) == 1))
+
+    def all_of_it(score, edit, source, *_):
+        kept.append((edit != source).any(1))
+        return edit
+
+    monkeypatch.setattr(Judge, "confine", corner)
+    monkeypatch.setattr(Judge, "drafted", noted)
+    monkeypatch.setattr("editor.progress.least_change", all_of_it)
+    _, (step,) = run(tiny_editor, DRAFTED.but(undo=0.5))
+    assert [int(mask.sum()) for mask in masks[:3]] == [1, 4, 4], "the next places around, once"
+    assert step.best_so_far.place[1] < 6, "the best is of the first batch"
+    assert kept[0].sum() == 1
+
+
+def test_a_mask_of_the_users_own_is_never_widened(tiny_editor):
+    found, mask = tiny_editor.invert(picture(), 0.4), Image.new("L", picture().size, 0)
+    mask.paste(255, (0, 0, 16, 16))
+    for own in (None, mask):
+        judge = Judge.of(tiny_editor.models, PLAN, found.latents, found.before, own, SearchSettings(), Calls())
+        told = torch.zeros(1, 1, *found.latents.shape[-2:])
+        told[..., 0, 0] = 1
+        judge.confine(Focus(told, torch.zeros_like(found.before[:, :1])), SearchSettings())
+        before = judge.mask.clone()
+        judge.widen()
+        assert torch.equal(judge.mask, before) == (own is not None)
 
 
 @pytest.mark.parametrize("undo", [0.0, 1.0])
