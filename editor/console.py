@@ -70,7 +70,7 @@ def follow(updates: Iterator[EditUpdate], steps: int) -> EditUpdate:
         for update in updates:
             bar.set_description(update.message)
             if update.stage == "search":
-                bar.total = max(1, update.steps)
+                bar.total = bar.total if update.drafted else max(1, update.steps)
                 bar.set_postfix(score=f"{update.score:.2f}", refresh=False)
                 bar.update(update.step - bar.n)
         if not update.stopped:

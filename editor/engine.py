@@ -270,28 +270,27 @@ class Editor:
     ) -> Generator[EditUpdate, None, bool]:
         """Let captions alone draft the edit, and say whether a draft meets all so surely that no search is needed.
 
-        Where captions suffice, no draft is certain and the budget allows, there are more, with more room: a second
-        batch that leaves enough for a search if it is needed, and a third where only a search would be spared. Where
-        captions do not suffice, a draft that meets part of the plan takes the source's place.
+        Where captions suffice, no draft is certain and the budget allows, there are more, seen with more room as well:
+        a second batch that leaves enough for a search if it is needed, and a third where a draft passed. Where captions
+        do not suffice, a draft that meets part of the plan takes the source's place.
         """
-        judge, found, spent = progress.judge, progress.inverted, 0
+        judge, found = progress.judge, progress.inverted
         own = noise_in(found.trip.x, found.latents, progress.request.settings.start)
         count, jumps = settings.drafts or settings.particles, settings.draft_jumps
         batches = drafts(flow, source_flow, found.latents, own, count, jumps, settings.seed, self.models.shift)
         made, judged = [], []
         for turn, (edits, nfe) in enumerate(batches, 1):
-            scored, spent = checked(judge.drafted(edits), len(edits)), spent + nfe
-            made, judged = [*made, judge.within(edits)], [*judged, scored]
+            edits = judge.roomier(edits) if made else judge.within(edits)
+            made, judged = [*made, edits], [*judged, checked(judge.drafted(edits), len(edits))]
+            yield progress.drafted(made[-1], judged[-1], nfe)
+            stopped = stop.is_set()  # once, so that the recipe of a stopped run says all: a later stop ends the search
             passed, more = any(part.met.any() for part in judged), (turn + 1) * planned(count, jumps)
-            if judge.sure is not None or judge.certain(scored) or turn == BATCHES[passed]:
+            if stopped or judge.sure is not None or judge.certain(judged[-1]) or turn == BATCHES[passed]:
                 break
             if not self._affords(more, progress.request.settings, search=not passed):
                 break
-            judge.widen()
         edits, scored = torch.cat(made), joined(judged)
         best = scored.best()
-        yield progress.drafted(edits, scored, spent)
-        stopped = stop.is_set()  # once, so that the recipe of a stopped run says all: a later stop ends the search
         if scored.met[best]:
             return True
         image = scored.images[best : best + 1]
@@ -303,6 +302,7 @@ class Editor:
             yield located
         elif not stopped:
             progress.score_sketch()
+            judge.narrow()
         return stopped
 
     @staticmethod

@@ -57,10 +57,10 @@ def work(settings: SearchSettings) -> int:
     return settings.particles * (settings.steps + 1) * (1 + settings.corrections)
 
 
-def searched(method: str, history: Sequence[Any]) -> bool:
-    """Whether a run with this history of rewards took as long as others: where a draft or the source was enough, fmtt
-    takes one step."""
-    return method != "fmtt" or len(history) > 1
+def searched(method: str, parents: Sequence[Sequence[int]]) -> bool:
+    """Whether a run whose steps have these parents took as long as others: where drafts or the source were enough, no
+    candidate of fmtt has one."""
+    return method != "fmtt" or any(parents)
 
 
 class Jobs:
@@ -237,7 +237,7 @@ class Jobs:
 
     def _keep_done(self, job: Job, update: EditUpdate) -> Any:
         job.update = update
-        if not update.stopped and searched(job.request.settings.method, update.history):
+        if not update.stopped and searched(job.request.settings.method, update.parents):
             self.learn(job.request.settings, update.cost.seconds)
         return self._keep(job)
 

@@ -157,13 +157,23 @@ class Judge:
             self.preserve = replace(self.preserve, weight=(1 - settings.focus * focus.free).clamp(min=LEAST_WEIGHT))
         self.sure, self.heard = None if focus.suffices else settings.sure, focus.heard
 
-    def widen(self) -> None:
-        """Let the edit act in the next places around as well: what is drawn elsewhere each time was told too narrowly.
+    def roomier(self, drafts: Latents) -> Latents:
+        """Drafts (N, C, h, w) within the places where the edit acts, and again with the next ones around: (2 N, ...).
 
-        A mask of the user's own stays as it is.
+        What is drawn elsewhere each time was told too narrowly. The edit may act there from then on. A mask of the
+        user's own stays as it is, and the drafts are N.
         """
+        if self.focus is None:
+            return self.within(drafts)
+        self.narrow()
+        near = self.within(drafts)
+        self.mask = widened(self.focus.mask)
+        return torch.cat([near, self.within(drafts)])
+
+    def narrow(self) -> None:
+        """Take back what `roomier` gave."""
         if self.focus is not None:
-            self.mask = widened(self.focus.mask)
+            self.mask = self.focus.mask
 
     def begin_at(self, draft: Latents, image: Images) -> None:
         """From now on a draft (1, C, h, w) that decodes to `image` stands in the source's place.

@@ -65,7 +65,7 @@ class Progress:
     update: EditUpdate
     started: float
     finals: list[Candidate] = field(default_factory=list)
-    """Of the last step, in the order of its particles."""
+    """Of the last step, in the order of its particles; of all drafts, where there was nothing after them."""
     best: Candidate | None = None
     latents: Latents | None = None
     """Of the best, (1, C, h, w)."""
@@ -76,7 +76,9 @@ class Progress:
     source: Latents = field(init=False)
     """Of the source itself (1, C, h, w), whatever a draft has taken its place."""
     drafts: int = 0
-    """NFE of drafts: where there were any, they were one step before those of the search."""
+    """NFE of drafts."""
+    batches: int = 0
+    """Of drafts: each was a step before those of the search."""
     sketch: Candidate | None = None
     """The best of these, which can be chosen in the end, too."""
     free: Tensor | None = None
@@ -104,11 +106,12 @@ class Progress:
         return self.update
 
     def drafted(self, edits: Latents, scored: Scored, nfe: int) -> EditUpdate:
-        """The update that tells of drafts (N, C, h, w), made by so many network evaluations before any search."""
+        """The update that tells of a batch of drafts (N, C, h, w), made by so many evaluations before any search."""
         everyone, none = tuple(range(len(edits))), torch.zeros(len(edits), dtype=torch.float64)
-        step = Step(0, 0, 1.0, edits, edits, scored, none, everyone, everyone, nfe, {"drafted": 1.0})
-        update = self.after(step)
-        self.spent, self.drafts, self.sketch = self.spent + nfe, nfe, self.best
+        report, earlier = {"drafted": float(1 + self.batches)}, self.finals
+        update = self.after(Step(0, 0, 1.0, edits, edits, scored, none, everyone, everyone, nfe, report))
+        self.spent, self.drafts, self.batches = self.spent + nfe, self.drafts + nfe, self.batches + 1
+        self.finals, self.sketch = [*earlier, *self.finals], self.best
         return update
 
     @torch.no_grad()
@@ -129,10 +132,9 @@ class Progress:
 
     def after(self, step: Step) -> EditUpdate:
         """The update that tells of a step."""
-        before = int(self.drafts > 0)
-        step = step._replace(index=before + step.index, total=before + step.total)
+        step = step._replace(index=self.batches + step.index, total=self.batches + step.total)
         begins = step.diagnostics.get("searches") != self.update.diagnostics.get("searches")
-        parents = () if begins else step.parents
+        parents = () if begins or "drafted" in step.diagnostics else step.parents
         self.finals = self._candidates(step.scored, [(step.index, i) for i in range(len(step.x))])
         top = max(range(len(self.finals)), key=lambda i: rank(self.finals[i]))
         if self.best is None or rank(self.finals[top]) > rank(self.best):
@@ -153,7 +155,7 @@ class Progress:
         All of it, where the source meets every check of the plan already; nothing, where the plan would be met no
         longer.
         """
-        draft = bool(self.update.diagnostics.get("drafted"))
+        draft = self.update.drafted
         if self.judge.source.met:
             latents = self.source
         else:
@@ -224,8 +226,8 @@ def warnings(candidate: Candidate, kept: Sequence[Stays] = ()) -> str:
 
 def told(step: Step) -> str:
     """What a step is to the user; searches after the first are counted."""
-    if step.diagnostics.get("drafted"):
-        return "Drafted by captions alone"
+    if batch := step.diagnostics.get("drafted"):
+        return "Drafted by captions alone" if batch == 1 else "Drafted more, with more room as well"
     search, where = step.diagnostics.get("searches", 1), f"step {step.index} of {step.total}"
     if search == 1:
         return f"Searching: {where}"

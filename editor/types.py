@@ -425,6 +425,11 @@ class EditUpdate:
     def done(self) -> bool:
         return self.stage == "done"
 
+    @property
+    def drafted(self) -> bool:
+        """Whether there were drafts, and nothing was searched for since."""
+        return "drafted" in self.diagnostics
+
     def whole(self) -> EditUpdate:
         """This one, for who measures what an edit gives. Raises EditError where the run broke off."""
         if self.broken:

@@ -32,6 +32,6 @@ def learn(jobs: Jobs, history: History, profile: str) -> None:
     """Let the jobs know how long the latest runs of a profile took, so that they can say what to expect."""
     for edit in filter(lambda edit: edit.readable, reversed(history.latest())):
         recipe, report = edit.recipe, edit.report
-        whole = recipe.stopped is None and searched(recipe.settings.method, report["history"])
+        whole = recipe.stopped is None and searched(recipe.settings.method, report["parents"])
         if whole and recipe.profile == profile:
             jobs.learn(recipe.settings, report["cost"]["seconds"])

@@ -162,7 +162,8 @@ def progress_line(jobs: Jobs, job: Job) -> Form:
         return status("Stopping: the best so far is kept…", "busy")
     if update is None or not update.previews:
         return status(waiting_line(jobs, job), "busy")
-    return status(running_line(update), "busy", update.step / max(1, update.steps))
+    share = 0.0 if update.drafted else update.step / max(1, update.steps)  # how many drafts there will be nobody knows
+    return status(running_line(update), "busy", share)
 
 
 def running_line(update: EditUpdate) -> str:
@@ -180,7 +181,7 @@ def ending_line(update: EditUpdate) -> str:
         return f"{update.broken} This is the best until then. {said}"
     if update.stopped:
         return f"Stopped after step {update.step} of {update.steps}; this is the best so far. {said}"
-    if update.diagnostics.get("drafted"):
+    if update.drafted:
         said += " A draft that captions alone made was enough: nothing was searched for."
     return f"Done in {update.cost.seconds:.1f} s. {said}"
 

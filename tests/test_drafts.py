@@ -21,6 +21,7 @@ from editor.focus import LOOKS, Focus
 from editor.judge import Judge
 from editor.particles import mixed
 from editor.progress import warnings
+from editor.reproduce import rerun
 from editor.schedules import evaluations, grid, itinerary
 from editor.types import SearchSettings
 from editor.ui_parts import ending_line
@@ -188,14 +189,15 @@ def test_drafts_are_the_first_step_and_count(tiny_editor, told):
     plain, _ = run(tiny_editor, DRAFTED.but(draft_jumps=0))
     updates, steps = run(tiny_editor, DRAFTED)
     assert [u.stage for u in updates][:5] == ["plan", "invert", "locate", "search", "search"]
-    assert steps[0].message == "Drafted by captions alone"
-    assert steps[1].message == f"Searching: step 1 of {len(itinerary(DRAFTED))}"
+    assert [u.message for u in steps[:2]] == ["Drafted by captions alone", "Drafted more, with more room as well"]
+    assert steps[2].message == f"Searching: step 2 of {1 + len(itinerary(DRAFTED))}"
+    assert [u.drafted for u in steps] == [True, True] + [False] * (len(steps) - 2)
     assert [u.step for u in steps] == list(range(len(steps)))
     assert updates[-1].cost.nfe == plain[-1].cost.nfe + 2 * MADE, "none sufficed: there were more"
-    assert [len(rewards) for rewards in updates[-1].history] == [12] + [3] * (len(steps) - 1)
-    assert updates[-1].history[1:] == plain[-1].history, "the search is the same, from the source itself"
-    assert [parents == () for parents in updates[-1].parents] == [step == 1 for step in range(len(steps))]
-    assert sum(c.place[0] == 0 for c in updates[-1].candidates) == 1, "the best draft can be chosen too"
+    assert [len(rewards) for rewards in updates[-1].history] == [6, 12] + [3] * (len(steps) - 2)
+    assert updates[-1].history[2:] == plain[-1].history, "the search is the same, from the source itself"
+    assert [parents == () for parents in updates[-1].parents] == [step <= 2 for step in range(len(steps))]
+    assert sum(c.place[0] <= 1 for c in updates[-1].candidates) == 1, "the best draft can be chosen too"
 
 
 def test_there_are_other_drafts_where_the_budget_allows_for_a_search_as_well(tiny_editor, told, monkeypatch):
@@ -205,7 +207,7 @@ def test_there_are_other_drafts_where_the_budget_allows_for_a_search_as_well(tin
     for spare, rounds in ((0, 2), (-1, 1)):
         seeds.clear()
         _, steps = run(tiny_editor, DRAFTED.but(budget=2 * MADE + once + spare))
-        assert len(steps[0].previews) == 6 * rounds
+        assert [len(step.previews) for step in steps if step.drafted] == [6, 12][:rounds]
         assert len(set(seeds)) == rounds, "of other noise"
 
 
@@ -213,9 +215,11 @@ def test_there_may_be_more_drafts_or_fewer_than_candidates(tiny_editor, told):
     plain, _ = run(tiny_editor, DRAFTED.but(draft_jumps=0))
     for count in (1, 5):
         updates, steps = run(tiny_editor, DRAFTED.but(drafts=count))
-        assert len(steps[0].previews) == 2 * 2 * count, "in two rounds, and the same drawn again"
+        assert [len(step.previews) for step in steps if step.drafted] == [2 * count, 4 * count], (
+            "and the same drawn again"
+        )
         assert updates[-1].cost.nfe == plain[-1].cost.nfe + 2 * planned(count, DRAFTED.draft_jumps)
-        assert updates[-1].history[1:] == plain[-1].history
+        assert updates[-1].history[2:] == plain[-1].history
 
 
 def test_a_draft_that_surely_meets_all_needs_no_search(tiny_editor, told, monkeypatch):
@@ -241,14 +245,16 @@ def test_where_a_draft_passes_and_none_is_certain_there_are_two_more_batches_and
     monkeypatch.setattr("editor.judge.CERTAIN", 1.0)
     for budget, batches in ((None, 3), (3 * MADE, 3), (3 * MADE - 1, 2), (2 * MADE - 1, 1)):
         updates, steps = run(tiny_editor, DRAFTED.but(budget=budget))
-        assert [len(step.previews) for step in steps] == [6 * batches]
+        assert [len(step.previews) for step in steps] == [6, 12, 12][:batches]
+        places = [candidate.place for candidate in updates[-1].candidates]
+        assert len(places) == len(set(places)) == sum(len(step.previews) for step in steps)
         assert updates[-1].cost.nfe == updates[2].cost.nfe + batches * MADE
 
 
 def test_later_drafts_have_more_room_and_earlier_ones_stay_as_they_were_judged(tiny_editor, told, monkeypatch):
     monkeypatch.setattr("editor.judge.SUFFICES", 0.0)
     monkeypatch.setattr("editor.judge.CERTAIN", 1.0)
-    confine, drafted, masks, kept = Judge.confine, Judge.drafted, [], []
+    confine, drafted, masks, moved, kept = Judge.confine, Judge.drafted, [], [], []
 
     def corner(judge, focus, settings):
         mask = torch.zeros_like(focus.mask)
@@ -257,6 +263,7 @@ def test_later_drafts_have_more_room_and_earlier_ones_stay_as_they_were_judged(t
 
     def noted(judge, latents):
         masks.append(judge.mask)
+        moved.append((latents != judge.latents).any(1))
         scored = drafted(judge, latents)
         return scored._replace(reward=scored.reward + 1e3 * (len(masks) == 1))
 
@@ -267,13 +274,17 @@ def test_later_drafts_have_more_room_and_earlier_ones_stay_as_they_were_judged(t
     monkeypatch.setattr(Judge, "confine", corner)
     monkeypatch.setattr(Judge, "drafted", noted)
     monkeypatch.setattr("editor.progress.least_change", all_of_it)
-    _, (step,) = run(tiny_editor, DRAFTED.but(undo=0.5))
+    _, steps = run(tiny_editor, DRAFTED.but(undo=0.5))
     assert [int(mask.sum()) for mask in masks[:3]] == [1, 4, 4], "the next places around, once"
-    assert step.best_so_far.place[1] < 6, "the best is of the first batch"
+    assert steps[-1].best_so_far.place[0] == 0
+    assert [len(batch) for batch in moved[:3]] == [6, 12, 12]
+    for near, roomy in (batch.split(6) for batch in moved[1:3]):
+        assert (near.sum((1, 2)) <= 1).all()
+        assert (roomy.sum((1, 2)) > 1).all()
     assert kept[0].sum() == 1
 
 
-def test_a_mask_of_the_users_own_is_never_widened(tiny_editor):
+def test_a_mask_of_the_users_own_leaves_no_more_room(tiny_editor):
     found, mask = tiny_editor.invert(picture(), 0.4), Image.new("L", picture().size, 0)
     mask.paste(255, (0, 0, 16, 16))
     for own in (None, mask):
@@ -282,8 +293,10 @@ def test_a_mask_of_the_users_own_is_never_widened(tiny_editor):
         told[..., 0, 0] = 1
         judge.confine(Focus(told, torch.zeros_like(found.before[:, :1])), SearchSettings())
         before = judge.mask.clone()
-        judge.widen()
+        assert len(judge.roomier(found.latents + 1)) == (1 if own else 2)
         assert torch.equal(judge.mask, before) == (own is not None)
+        judge.narrow()
+        assert torch.equal(judge.mask, before)
 
 
 @pytest.mark.parametrize("undo", [0.0, 1.0])
@@ -342,6 +355,16 @@ def test_a_stop_after_the_drafts_keeps_the_best_of_them(tiny_editor, told):
     assert [u.stage for u in seen][-2:] == ["search", "done"]
     assert seen[-1].stopped
     assert seen[-1].best.tobytes() == seen[-2].best_so_far.image.tobytes()
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_stop_between_drafts_ends_the_run_where_a_rerun_finds_it(tiny_editor, told, monkeypatch, after):
+    monkeypatch.setattr("editor.judge.SUFFICES", 0.0)
+    monkeypatch.setattr("editor.judge.CERTAIN", 1.0)
+    ended = [list(rerun(tiny_editor, request(settings=DRAFTED), after))[-1] for _ in range(2)]
+    assert [(last.stopped, last.step) for last in ended] == [(True, after)] * 2
+    assert len(ended[0].candidates) == (6 + 12 * after)
+    assert ended[0].best.tobytes() == ended[1].best.tobytes()
 
 
 def test_drafts_are_paid_for_from_the_budget(tiny_editor, untold):
