@@ -24,7 +24,7 @@ def test_the_best_by_the_reward_is_taken_and_counted(tiny_editor):
     assert found.decodes == 1 + 1 + SMALL.particles, "the reconstruction, and the source among the edits"
     assert found.vlm_calls > 0
     assert 0 <= found.least <= 1
-    assert found.least > MET or found.score >= found.source_score
+    assert found.least > MET or found.score > found.source_score - 1e-4, "but for rounding, which depends on the batch"
 
 
 def test_a_source_that_is_best_comes_back_bit_for_bit(tiny_editor, monkeypatch):
