@@ -65,7 +65,7 @@ class Progress:
     update: EditUpdate
     started: float
     finals: list[Candidate] = field(default_factory=list)
-    """Of the last step, in the order of its particles; of all drafts, where there was nothing after them."""
+    """Of the last step, in the order of its particles; the best drafts, where there was nothing after them."""
     best: Candidate | None = None
     latents: Latents | None = None
     """Of the best, (1, C, h, w)."""
@@ -106,12 +106,16 @@ class Progress:
         return self.update
 
     def drafted(self, edits: Latents, scored: Scored, nfe: int) -> EditUpdate:
-        """The update that tells of a batch of drafts (N, C, h, w), made by so many evaluations before any search."""
+        """The update that tells of a batch of drafts (N, C, h, w), made by so many evaluations before any search.
+
+        Of all batches as many drafts as the first one has can be chosen, the best.
+        """
         everyone, none = tuple(range(len(edits))), torch.zeros(len(edits), dtype=torch.float64)
         report, earlier = {"drafted": float(1 + self.batches)}, self.finals
         update = self.after(Step(0, 0, 1.0, edits, edits, scored, none, everyone, everyone, nfe, report))
         self.spent, self.drafts, self.batches = self.spent + nfe, self.drafts + nfe, self.batches + 1
-        self.finals, self.sketch = [*earlier, *self.finals], self.best
+        best = sorted([*earlier, *self.finals], key=rank, reverse=True)
+        self.finals, self.sketch = best[: len(earlier) or len(edits)], self.best
         return update
 
     @torch.no_grad()
