@@ -5,6 +5,7 @@ A run is a pure function of the request and the profile's weights. It never hold
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
@@ -278,16 +279,18 @@ class Editor:
         own = noise_in(found.trip.x, found.latents, progress.request.settings.start)
         count, jumps = settings.drafts or settings.particles, settings.draft_jumps
         batches = drafts(flow, source_flow, found.latents, own, count, jumps, settings.seed, self.models.shift)
+        one_search = planned_nfe(progress.request.settings.but(searches=1))
+        budget = math.inf if settings.budget is None else settings.budget
         made, judged = [], []
         for turn, (edits, nfe) in enumerate(batches, 1):
             edits = judge.roomier(edits) if made else judge.within(edits)
             made, judged = [*made, edits], [*judged, checked(judge.drafted(edits), len(edits))]
             yield progress.drafted(made[-1], judged[-1], nfe)
             stopped = stop.is_set()  # once, so that the recipe of a stopped run says all: a later stop ends the search
-            passed, more = any(part.met.any() for part in judged), (turn + 1) * planned(count, jumps)
+            passed = any(part.met.any() for part in judged)
             if stopped or judge.sure is not None or judge.certain(judged[-1]) or turn == BATCHES[passed]:
                 break
-            if not self._affords(more, progress.request.settings, search=not passed):
+            if (turn + 1) * planned(count, jumps) + (not passed) * one_search > budget:
                 break
         edits, scored = torch.cat(made), joined(judged)
         best = scored.best()
@@ -304,12 +307,6 @@ class Editor:
             progress.score_sketch()
             judge.narrow()
         return stopped
-
-    @staticmethod
-    def _affords(drafted: int, settings: SearchSettings, search: bool) -> bool:
-        """Whether a budget allows for so many evaluations, before one search where there is to be one."""
-        after = planned_nfe(settings.but(searches=1)) if search else 0
-        return settings.budget is None or drafted + after <= settings.budget
 
     def _search(self, flow: FlowMap, stop: Event, progress: Progress) -> Iterator[EditUpdate]:
         settings, found, mask = progress.request.settings, progress.inverted, progress.judge.mask

@@ -112,7 +112,7 @@ class Progress:
         """
         everyone, none = tuple(range(len(edits))), torch.zeros(len(edits), dtype=torch.float64)
         report, earlier = {"drafted": float(1 + self.batches)}, self.finals
-        update = self.after(Step(0, 0, 1.0, edits, edits, scored, none, everyone, everyone, nfe, report))
+        update = self.after(Step(0, 0, 1.0, edits, edits, scored, none, everyone, (), nfe, report))
         self.spent, self.drafts, self.batches = self.spent + nfe, self.drafts + nfe, self.batches + 1
         best = sorted([*earlier, *self.finals], key=rank, reverse=True)
         self.finals, self.sketch = best[: len(earlier) or len(edits)], self.best
@@ -138,7 +138,7 @@ class Progress:
         """The update that tells of a step."""
         step = step._replace(index=self.batches + step.index, total=self.batches + step.total)
         begins = step.diagnostics.get("searches") != self.update.diagnostics.get("searches")
-        parents = () if begins or "drafted" in step.diagnostics else step.parents
+        parents = () if begins else step.parents
         self.finals = self._candidates(step.scored, [(step.index, i) for i in range(len(step.x))])
         top = max(range(len(self.finals)), key=lambda i: rank(self.finals[i]))
         if self.best is None or rank(self.finals[top]) > rank(self.best):
