@@ -71,7 +71,7 @@ def drafted(editor: Editor, case: Case, particles: int = SETTINGS.particles) -> 
     """So many drafts of each kind, held to where the edit acts as the engine's are."""
     models, plan, settings = editor.models, case.plan, SETTINGS.but(particles=particles, seed=case.index)
     source = editor.invert(case.image, settings.start, plan.source)
-    judge = Judge.of(models, plan, source.latents, source.before, None, settings, Calls())
+    judge = Judge.of(models, plan, source.square, source.latents, source.before, None, settings, Calls())
     flows = [models.condition(caption) for caption in (plan.caption, plan.source)]
     size = source.before.shape[-2:]
     with torch.enable_grad():

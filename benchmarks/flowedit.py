@@ -30,10 +30,11 @@ def flowedited(editor: Editor, request: EditRequest) -> Outcome:
     """
     started, calls, plan, models = time.monotonic(), Calls(), request.plan, editor.models
     settings = request.settings
-    square, place = images.fit(request.image, editor.profile.size)
-    latents = models.codec.encode(images.to_unit(square).to(models.hardware.device))
+    fitted, place = images.fit(request.image, editor.profile.size)
+    square = images.to_unit(fitted).to(models.hardware.device)
+    latents = models.codec.encode(square)
     before = models.codec.render(latents)
-    judge = Judge.of(models, plan, latents, before, request.mask, settings, calls)
+    judge = Judge.of(models, plan, square, latents, before, request.mask, settings, calls)
     flows = [models.condition(caption) for caption in (plan.caption, plan.source)]
     count, jumps = settings.particles, settings.steps
     edits, nfe = draft(*flows, latents, None, count, jumps, settings.seed, models.shift, (WAY,))

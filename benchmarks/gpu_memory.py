@@ -130,7 +130,7 @@ def step(held: Models) -> Tensor:
     settings, x = EFFORTS["fast"], noise(held, 1)
     with torch.no_grad():
         before = held.codec.render(x)
-    judge = Judge.of(held, PLAN, x, before, None, settings, Calls())
+    judge = Judge.of(held, PLAN, before, x, before, None, settings, Calls())
     start = noise(held, settings.particles)
     return land(held.condition(PLAN.caption), judge, start, settings.start, settings, held.gradient).reward
 

@@ -187,14 +187,14 @@ class Editor:
         yield update
         self._check_representable(inverted)
         try:
-            judge = Judge.of(self.models, wanted, inverted.latents, inverted.before, request.mask, settings, calls,
-                             self.asks)  # fmt: skip
+            judge = Judge.of(self.models, wanted, inverted.square, inverted.latents, inverted.before, request.mask,
+                             settings, calls, self.asks)  # fmt: skip
         except ValueError as error:
             raise EditError(str(error)) from error
         self._check_recognised(judge)
         progress, stopped, broken = Progress(request, inverted, judge, update, started), False, ""
         try:
-            judge.look_again(self.models.vlm.planner, inverted.square)
+            judge.look_again(self.models.vlm.planner)
             stopped = yield from self._find(progress, settings, stop)
         except (ValueError, EditError) as error:
             broken = str(error)

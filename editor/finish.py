@@ -50,6 +50,9 @@ class Landed:
 
     canvas: Canvas
     after: Float[Tensor, "3 size size"]
+    maps: Float[Tensor, "12 h w"] | None = None
+    """Of colours, where the edit is nothing else (`editor.recolour`): then they are laid over the source's own pixels,
+    and `after` is what the judge saw."""
 
     def preview(self) -> Image.Image:
         return self._composite(self.canvas.preview_size, masked=True)
@@ -70,6 +73,7 @@ class Landed:
         return None if found is None else Offset(scale * found.x, scale * found.y)
 
     def _composite(self, canvas: Canvas, masked: bool) -> Image.Image:
-        return images.composite(
-            canvas.source, canvas.before, self.after, canvas.placement, canvas.mask if masked else None
-        )
+        mask = canvas.mask if masked else None
+        if self.maps is not None:
+            return images.recolour(canvas.source, self.maps, canvas.placement, mask)
+        return images.composite(canvas.source, canvas.before, self.after, canvas.placement, mask)

@@ -257,6 +257,31 @@ def composite(
         own = torch.from_numpy(pixels[..., channel]).float() / 255
         moved = own + inside * (weights[0] * (new - old) - weights[1] * (own - old))
         pixels[..., channel] = _bytes(moved).numpy()
+    return _like(source, pixels)
+
+
+def recolour(source: Image.Image, maps: Tensor, place: Placement, mask: Image.Image | None = None) -> Image.Image:
+    """The source's own pixels, at its size, under maps of colours; alpha and colour profile kept.
+
+    `maps` (12, h, w) of the model's square are those of `editor.recolour`. With d what a pixel's map adds to it, the
+    result is source + m * u * d, u and m as in `composite`, so that pixels stay bit for bit where nothing changes.
+    """
+    inside, pixels = _feathered(mask, source.size), np.array(source.convert("RGB"), dtype=np.uint8)
+    own = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    square = (place.size, place.size)
+    added = []
+    for shift, *slopes in maps.unflatten(0, (4, 3)).unbind(1):
+        wide = F.interpolate(torch.stack([shift, *slopes])[None], size=square, mode="bilinear", align_corners=False)[0]
+        shift, *slopes = _to_size(wide, place, source.size)
+        added.append(shift + sum(slope * channel for slope, channel in zip(slopes, own, strict=True)))
+    weight = inside * _ramp(torch.stack([a.abs() for a in added]).amax(0), *NOTICEABLE)
+    for channel, change in enumerate(added):
+        pixels[..., channel] = _bytes(own[channel] + weight * change).numpy()
+    return _like(source, pixels)
+
+
+def _like(source: Image.Image, pixels: np.ndarray) -> Image.Image:
+    """Pixels (H, W, 3) of 8 bits as a picture with the source's alpha and colour profile."""
     result = Image.fromarray(pixels)
     if "A" in source.getbands():
         result.putalpha(source.getchannel("A"))

@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from editor import images
 from editor.focus import Focus, widened
 from editor.models import Models
+from editor.particles import joined, take
+from editor.recolour import colour_maps, explained, recoloured
 from editor.types import EditError, Images, Latents, Plan, Scored, SearchSettings
 from rewards.base import Check
 from rewards.checks import CheckReward, CheckScores
@@ -37,6 +39,9 @@ does: searches leave less of it as it was than drafts do."""
 CERTAIN = 0.95
 """The same beyond which no more drafts are made: under it one that has part of an old hand in the colour of the new may
 pass, and of several drafts others do better."""
+COLOURS = 0.6
+"""Share of a change that maps of colours make (`editor.recolour`) from which on it may be one of colours alone: in the
+studio 0.5 to 0.99 of rims, faces, hands and backgrounds, mostly less of marks, outlines and hands that are added."""
 STAYS = 0.1
 """Loss by drift up to which a draft stays where the source is: what changes in parts alone has less."""
 LEAST_WEIGHT = 1e-3
@@ -94,6 +99,10 @@ class Judge:
     """Of these two beside the checks."""
     latents: Latents
     """Of the source (1, C, h, w): what stays outside the mask."""
+    square: Images
+    """The source itself (1, 3, S, S)."""
+    before: Images
+    """The same as the autoencoder shows it."""
     mask: Tensor | None
     """(1, 1, h, w) in [0, 1], 1 where the edit may act; None for everywhere."""
     calls: Calls
@@ -111,9 +120,9 @@ class Judge:
     """The source itself, as the autoencoder shows it."""
 
     @classmethod
-    def of(cls, models: Models, plan: Plan, latents: Latents, before: Images, mask: Image.Image | None,
+    def of(cls, models: Models, plan: Plan, square: Images, latents: Latents, before: Images, mask: Image.Image | None,
            settings: SearchSettings, calls: Calls, asks: Asks = ask_vlm) -> Judge:  # fmt: skip
-        """The judge of a plan for a source with these latents and this reconstruction.
+        """The judge of a plan for a source with these pixels, latents and reconstruction.
 
         Raises EditError on a mask too small for the latents.
         """
@@ -127,22 +136,24 @@ class Judge:
                 raise EditError("The marked part is too small for this model to change: mark more of the picture.")
         held = Preserve(before, weight=weight)
         weights = Weights(settings.preserve, settings.outlines, settings.drift)
-        judge = cls(models.codec, asked, held, Layout(before), weights, latents, small, calls, len(plan.checks))
+        judge = cls(
+            models.codec, asked, held, Layout(before), weights, latents, square, before, small, calls, len(plan.checks)
+        )
         judge.source = judge._opinion(before)
         return judge
 
     @torch.no_grad()
-    def look_again(self, planner: VLM, source: Images) -> None:
+    def look_again(self, planner: VLM) -> None:
         """Count the source's open answers as met, too, where the eyes that plan give them in so many words.
 
-        They read the source (1, 3, S, S) itself, and a plan that asks for what is there is written by them. Yes or no
+        They read the source itself, and a plan that asks for what is there is written by them. Yes or no
         stays with the judge.
         """
         asked = zip(self.checks.checks[: self.wanted], self.source.checks, strict=False)
         doubts = [check for check, probability in asked if probability <= MET]
         if doubts and all(check.is_open for check in doubts):
             questions = [check.question for check in doubts]
-            said = planner.answers(source.expand(len(doubts), -1, -1, -1), questions, calls=self.calls)
+            said = planner.answers(self.square.expand(len(doubts), -1, -1, -1), questions, calls=self.calls)
             met = all(a.lower() == check.expected.lower() for a, check in zip(said, doubts, strict=True))
             self.source = self.source._replace(met=met)
 
@@ -209,9 +220,36 @@ class Judge:
         plan, those are nearer to what was asked for whose outlines lie where the source's do.
         """
         decoded = self.decoded(latents)
+        return self._in_its_shapes(decoded, self._as_draft(decoded))
+
+    def _as_draft(self, decoded: Images) -> Scored:
         kept = self.layout(decoded)
         scored = self._surely(self._scored(decoded, outlines=True, kept=kept))
         return scored._replace(met=scored.met & self._stays(kept))
+
+    def _in_its_shapes(self, decoded: Images, scored: Scored) -> Scored:
+        """Drafts, and in place of those that change colours alone what these make of the source's own pixels.
+
+        Where that meets all as well it comes first, since nothing of it is drawn anew. The better half is looked at.
+        """
+        order = scored.order()
+        ranked = sorted(range(len(order)), key=order.__getitem__, reverse=True)
+        half = torch.tensor(sorted(ranked[: -(-len(order) // 2)]), device=decoded.device)
+        looks, drafts = [], [*range(len(order))]
+        for held in (False, True):
+            maps = colour_maps(self.before, decoded[half], held)
+            able = explained(self.before, decoded[half], maps) >= COLOURS
+            if able.any():
+                shown = self._as_draft(recoloured(self.square, maps[able]).clamp(0, 1))
+                looks.append(shown._replace(maps=maps[able], surety=shown.met.to(shown.surety)))
+                drafts += half[able].tolist()
+        none = torch.full((len(order), *maps.shape[1:]), torch.nan, device=maps.device)
+        seen = joined([scored._replace(maps=none), *looks])
+        order, best = seen.order(), {draft: draft for draft in drafts}
+        for index, draft in enumerate(drafts):
+            if order[index][0] and order[index] > order[best[draft]]:
+                best[draft] = index
+        return take(seen, torch.tensor(list(best.values())))
 
     def certain(self, drafts: Scored) -> bool:
         """Whether a draft keeps what must stay and meets the plan beyond CERTAIN."""

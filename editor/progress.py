@@ -202,13 +202,16 @@ class Progress:
     def _candidates(self, scored: Scored, places: list[tuple[int, int]]) -> list[Candidate]:
         """Landings with their scores; the checks of the plan come first among those of the judge."""
         asked = len(self.update.plan.checks)
-        landings = zip(scored.order(), scored.images, scored.checks.tolist(), places, strict=True)
+        maps = (
+            [None] * len(places) if scored.maps is None else [None if m.isnan().any() else m.cpu() for m in scored.maps]
+        )
+        landings = zip(scored.order(), scored.images, maps, scored.checks.tolist(), places, strict=True)
         return [
             Candidate(
-                laid=Landed(self.canvas, image.cpu()), score=reward, checks=tuple(checks[:asked]),
+                laid=Landed(self.canvas, image.cpu(), coloured), score=reward, checks=tuple(checks[:asked]),
                 kept=tuple(checks[asked:]), place=place, met=met, surety=surety,
             )
-            for (met, surety, reward), image, checks, place in landings
+            for (met, surety, reward), image, coloured, checks, place in landings
         ]  # fmt: skip
 
     def _cost(self, nfe: int) -> Cost:

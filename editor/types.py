@@ -46,6 +46,9 @@ class Scored(NamedTuple):
     """Of those that meet it, how surely, where that tells more than the reward; 0 elsewhere."""
     lost: Bool[Tensor, " batch"] | None = None
     """Whether something that was asked for is surely missed; None where nothing can tell."""
+    maps: Float[Tensor, "batch 12 h w"] | None = None
+    """Of colours (`editor.recolour`), for images that the source becomes by these alone; nan for others. None where
+    there are none."""
 
     def all_lost(self) -> bool:
         """Whether every latent surely misses something."""

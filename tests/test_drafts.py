@@ -289,7 +289,9 @@ def test_a_mask_of_the_users_own_leaves_no_more_room(tiny_editor):
     found, mask = tiny_editor.invert(picture(), 0.4), Image.new("L", picture().size, 0)
     mask.paste(255, (0, 0, 16, 16))
     for own in (None, mask):
-        judge = Judge.of(tiny_editor.models, PLAN, found.latents, found.before, own, SearchSettings(), Calls())
+        judge = Judge.of(
+            tiny_editor.models, PLAN, found.square, found.latents, found.before, own, SearchSettings(), Calls()
+        )
         told = torch.zeros(1, 1, *found.latents.shape[-2:])
         told[..., 0, 0] = 1
         judge.confine(Focus(told, torch.zeros_like(found.before[:, :1])), SearchSettings())
@@ -442,7 +444,9 @@ def test_a_stop_after_a_draft_took_the_place_of_the_source_ends_the_search_where
 
 def test_part_of_a_plan_is_more_than_the_source_has_and_less_than_all_with_what_must_stay(tiny_editor):
     found = tiny_editor.invert(picture(), 0.4)
-    judge = Judge.of(tiny_editor.models, PLAN, found.latents, found.before, None, SearchSettings(), Calls())
+    judge = Judge.of(
+        tiny_editor.models, PLAN, found.square, found.latents, found.before, None, SearchSettings(), Calls()
+    )
     judge.source = SimpleNamespace(checks=(0.2, 0.1, 0.9))
 
     def is_part(*checks: float) -> bool:
@@ -467,14 +471,16 @@ def test_drafts_that_moved_as_a_whole_do_not_suffice(tiny_editor, monkeypatch):
     found = tiny_editor.invert(picture(), 0.4)
     for weight in (0.0, 1.0):
         settings = SearchSettings(drift=weight)
-        judge = Judge.of(tiny_editor.models, PLAN, found.latents, found.before, None, settings, Calls())
+        judge = Judge.of(tiny_editor.models, PLAN, found.square, found.latents, found.before, None, settings, Calls())
         judge.layout = lambda images: Kept(torch.zeros(2), torch.tensor([-0.2, -0.05]))
         assert judge.drafted(found.latents.expand(2, -1, -1, -1)).met.tolist() == [weight == 0.0, True]
 
 
 def test_a_draft_has_to_be_sure_of_what_is_wanted_and_to_keep_the_rest(tiny_editor, monkeypatch):
     found = tiny_editor.invert(picture(), 0.4)
-    judge = Judge.of(tiny_editor.models, PLAN, found.latents, found.before, None, SearchSettings(), Calls())
+    judge = Judge.of(
+        tiny_editor.models, PLAN, found.square, found.latents, found.before, None, SearchSettings(), Calls()
+    )
     rest = len(judge.checks.checks) - judge.wanted
     assert judge.wanted > 0
     assert rest > 0

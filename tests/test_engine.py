@@ -208,10 +208,10 @@ def test_nothing_changes_where_the_eyes_that_plan_read_what_is_asked_for(tiny_ed
 
 def test_the_eyes_that_plan_are_not_asked_where_the_judge_says_no(tiny_editor, monkeypatch):
     found = tiny_editor.invert(picture(), 0.4)
-    judge = Judge.of(tiny_editor.models, PLAN, found.latents, found.before, None, SETTINGS, Calls())
+    judge = Judge.of(tiny_editor.models, PLAN, found.square, found.latents, found.before, None, SETTINGS, Calls())
     judge.source = judge.source._replace(checks=(0.4, 0.1, 0.9), met=False)
     monkeypatch.setattr(tiny_editor.models.vlm.planner, "answers", lambda *_, **__: pytest.fail("asked"))
-    judge.look_again(tiny_editor.models.vlm.planner, found.square)
+    judge.look_again(tiny_editor.models.vlm.planner)
     assert not judge.source.met
 
 
@@ -237,7 +237,9 @@ def test_what_no_caption_tells_of_is_met_where_a_yes_is_sure_and_an_open_answer_
 
         def judged(sure, check=check):
             settings = SETTINGS.but(sure=sure)
-            judge = Judge.of(tiny_editor.models, Plan((check,)), found.latents, found.before, None, settings, Calls())
+            judge = Judge.of(
+                tiny_editor.models, Plan((check,)), found.square, found.latents, found.before, None, settings, Calls()
+            )
             judge.confine(everywhere, settings)
             return judge
 
@@ -261,7 +263,7 @@ def test_layout_counts_as_nats_of_reward_and_of_what_captions_do_not_suffice_for
 
     def judged(**weights: float) -> Judge:
         plan, weighed = Plan(PLAN.checks[:1]), settings.but(**weights)
-        judge = Judge.of(tiny_editor.models, plan, found.latents, found.before, None, weighed, Calls())
+        judge = Judge.of(tiny_editor.models, plan, found.square, found.latents, found.before, None, weighed, Calls())
         judge.confine(everywhere, weighed)
         return judge
 
@@ -524,7 +526,7 @@ def test_the_judge_scores_a_batch_as_its_singles_and_its_gradient_stays_inside_t
         before = codec.render(latents)
     mask = Image.new("L", (40, 32), 0)
     mask.paste(255, (0, 0, 20, 32))
-    judge = Judge.of(tiny_editor.models, PLAN, latents, before, mask, SETTINGS, Calls())
+    judge = Judge.of(tiny_editor.models, PLAN, source, latents, before, mask, SETTINGS, Calls())
     x = (latents + torch.randn(3, *latents.shape[1:], generator=torch.Generator().manual_seed(1))).requires_grad_()
     together = judge(x).reward
     alone = torch.cat([judge(x[i : i + 1]).reward for i in range(3)])

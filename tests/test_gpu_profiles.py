@@ -101,7 +101,7 @@ def test_no_pass_of_any_network_holds_more_than_the_plan(flux_place, monkeypatch
 
     def reward(held: Models) -> tuple[torch.Tensor, torch.Tensor]:
         before = held.codec.render(latents(1))
-        judge = Judge.of(held, PLAN, latents(1), before, None, SMALL.but(jitters=1), Calls())
+        judge = Judge.of(held, PLAN, before, latents(1), before, None, SMALL.but(jitters=1), Calls())
         scored = judge(held.condition(CAPTION)(x, 0.3, 1.0))
         return scored.reward, torch.autograd.grad(scored.reward.sum(), x)[0]
 

@@ -68,7 +68,7 @@ def _judged(editor: Editor, clock: Clock, wanted: Request) -> tuple[Judge, FlowM
     square = images.to_unit(clocks.render(clock)).to(models.hardware.device)
     source = models.codec.encode(square)
     before = models.codec.render(source)
-    judge = Judge.of(models, plan, source, before, None, EFFORTS["balanced"], Calls())
+    judge = Judge.of(models, plan, square, source, before, None, EFFORTS["balanced"], Calls())
     return judge, models.condition(plan.caption), square
 
 

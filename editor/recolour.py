@@ -1,0 +1,115 @@
+"""What of an edit is a change of colours alone, put into the source's own shapes.
+
+A flow map draws what gets another colour anew, and so a little aside: rims wave, numerals smear. Where the edit is
+fitted by a map of the source's colours that is affine in every neighbourhood (the guided filter of He, Sun & Tang,
+2010; photographs keep their looks under such maps, Luan et al., arXiv 1703.07511), that map itself, applied to the
+source's own pixels, has the new colours and every edge where it was. The fit is robust: it follows what most of a
+neighbourhood's pixels of a colour have become. Its coefficients are smooth, so that they are found at a small size and
+serve any (He & Sun, arXiv 1505.00996).
+"""
+
+from __future__ import annotations
+
+from itertools import combinations_with_replacement, product
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from editor.types import Images
+
+GRID = 128
+"""Pixels a side at which maps are fitted at most."""
+NEAR = 9
+"""Pixels to each side that one map is fitted to."""
+TOLERANCE = 0.1
+"""Deviation in [0, 1] pixel units beyond which a pixel is taken for one that was drawn elsewhere."""
+STIFF = 1e-3
+"""Variance of colours, of [0, 1] pixel units, under which a neighbourhood is only shifted and not mapped."""
+ROUNDS = 3
+"""Of the robust fit: weighted least squares, each weighted by what the one before left."""
+ASIDE = 2
+"""Pixels by which what is there may have been drawn aside."""
+
+Maps = Float[Tensor, "batch 12 h w"]
+"""What is added to each place's colour: three shifts, then three for each unit of red, green and blue."""
+
+
+def colour_maps(source: Images, edits: Images, held: bool = False) -> Maps:
+    """The maps of colours (N, 12, h, w) that come nearest to edits (N, 3, H, W) of a source (1, 3, H, W).
+
+    With `held`, the pixel nearest in colour to the source's within ASIDE stands for each pixel of the edits: what was
+    drawn a little aside keeps its colour, and what is thin and changes is hardly changed.
+    """
+    source, edits = _small(source), _small(edits)
+    wanted = _nearest(source, edits) if held else edits
+    weight = torch.ones_like(wanted[:, :1])
+    for _ in range(ROUNDS):
+        maps = _fitted(source, wanted, weight)
+        deviation = (recoloured(source, maps) - wanted).square().sum(1, keepdim=True)
+        weight = 1 / (1 + deviation / TOLERANCE**2)
+    return maps
+
+
+def explained(source: Images, edits: Images, maps: Maps) -> Float[Tensor, " batch"]:
+    """The share of what edits (N, 3, H, W) change of a source (1, 3, H, W) that maps of colours make, 1 for all."""
+    source, edits = _small(source), _small(edits)
+    left, change = ((edits - other).square().sum((1, 2, 3)) for other in (recoloured(source, maps), source))
+    return 1 - left / change.clamp(min=torch.finfo(change.dtype).tiny)
+
+
+def recoloured(pixels: Float[Tensor, "#batch 3 height width"], maps: Maps) -> Images:
+    """Pixels of any size with their colours mapped; not clamped."""
+    if maps.shape[-2:] != pixels.shape[-2:]:
+        maps = F.interpolate(maps, size=pixels.shape[-2:], mode="bilinear", align_corners=False)
+    shift, *slopes = maps.to(pixels).split(3, dim=1)
+    return pixels + shift + sum(slope * pixels[:, c : c + 1] for c, slope in enumerate(slopes))
+
+
+def _fitted(source: Images, wanted: Images, weight: Float[Tensor, "batch 1 h w"]) -> Maps:
+    """Weighted least squares in each neighbourhood, averaged over those that a place belongs to."""
+    terms = torch.cat([torch.ones_like(source[:, :1]), source], 1)
+    pairs = list(combinations_with_replacement(range(4), 2))
+    squares = torch.cat([terms[:, a : a + 1] * terms[:, b : b + 1] for a, b in pairs], 1)
+    products = torch.cat([terms[:, a : a + 1] * (wanted - source) for a in range(4)], 1)
+    sums = _around(torch.cat([weight * squares, weight * products], 1)) / _around(weight)
+    left = sums.new_zeros(len(wanted), *source.shape[2:], 4, 4)
+    for index, (a, b) in enumerate(pairs):
+        left[..., a, b] = left[..., b, a] = sums[:, index]
+    left += STIFF * torch.diag(left.new_tensor([1e-3, 1, 1, 1]))
+    right = sums[:, len(pairs) :].unflatten(1, (4, 3)).permute(0, 3, 4, 1, 2)
+    maps = torch.cholesky_solve(right, torch.linalg.cholesky(left)).flatten(3).permute(0, 3, 1, 2)
+    return _around(weight * maps) / _around(weight)
+
+
+def _around(values: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
+    """Means over the square of NEAR pixels to each side, as far as it lies within; a share of the side when small."""
+    for dim in (-1, -2):
+        size = values.shape[dim]
+        near, at = max(1, round(NEAR * size / GRID)), torch.arange(size, device=values.device)
+        count = (at + near + 1).clamp(max=size) - (at - near).clamp(min=0)
+        sums = values.movedim(dim, -1).cumsum(-1)
+        last = sums[..., -1:].expand(*sums.shape[:-1], near)
+        sums = F.pad(torch.cat([sums, last], -1), (near + 1, 0))
+        values = ((sums[..., 2 * near + 1 :] - sums[..., :size]) / count).movedim(-1, dim)
+    return values
+
+
+def _nearest(source: Images, edits: Images) -> Images:
+    """The pixels of edits within ASIDE of each place that are nearest in colour to the source's there."""
+    size = source.shape[-2:]
+    padded = F.pad(edits, [ASIDE] * 4, mode="replicate")
+    found, least = edits, (edits - source).square().sum(1, keepdim=True)
+    for down, right in product(range(2 * ASIDE + 1), repeat=2):
+        moved = padded[..., down : down + size[0], right : right + size[1]]
+        apart = (moved - source).square().sum(1, keepdim=True)
+        found, least = torch.where(apart < least, moved, found), torch.minimum(apart, least)
+    return found
+
+
+def _small(images: Images) -> Images:
+    """In float32, at most GRID pixels a side."""
+    size = tuple(min(GRID, side) for side in images.shape[-2:])
+    images = images.float()
+    return images if size == images.shape[-2:] else F.interpolate(images, size=size, mode="area")

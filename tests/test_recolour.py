@@ -1,0 +1,197 @@
+"""Changes of colours alone: on edits whose answer is known, laid into pictures, and in place of drafts."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from editor import images
+from editor.finish import Canvas, Landed
+from editor.judge import Judge
+from editor.recolour import GRID, colour_maps, explained, recoloured
+from editor.types import SearchSettings
+from rewards.checks import CheckScores
+from rewards.preserve import Kept
+from rewards.vlm import Calls
+from tests.test_engine import PLAN, picture
+
+RED, BLUE, WHITE, BLACK = (0.8, 0.15, 0.17), (0.16, 0.33, 0.8), (0.96, 0.96, 0.94), (0.1, 0.1, 0.12)
+
+
+def ring(colour, face=WHITE, marks=BLACK, side=GRID):
+    """A ring of a colour around a face with four marks, and where it is, (1, 3, side, side)."""
+    across = (torch.arange(side) + 0.5) / side - 0.5
+    away = (across[None].square() + across[:, None].square()).sqrt()
+    shown = torch.tensor(WHITE)[:, None, None].expand(3, side, side).clone()
+    shown[:, away < 0.4] = torch.tensor(colour)[:, None]
+    shown[:, away < 0.32] = torch.tensor(face)[:, None]
+    for x, y in ((0.5, 0.25), (0.5, 0.75), (0.25, 0.5), (0.75, 0.5)):
+        at = (slice(round(y * side) - side // 40, round(y * side) + side // 40),
+              slice(round(x * side) - side // 40, round(x * side) + side // 40))  # fmt: skip
+        shown[(slice(None), *at)] = torch.tensor(marks)[:, None, None]
+    return shown[None]
+
+
+def error(a, b):
+    return float((a - b).square().mean().sqrt())
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_the_source_itself_is_left_alone(held):
+    source = ring(RED)
+    maps = colour_maps(source, source, held)
+    assert maps.shape == (1, 12, GRID, GRID)
+    torch.testing.assert_close(recoloured(source, maps), source, atol=1e-5, rtol=0)
+
+
+def test_what_was_drawn_aside_in_another_colour_gets_it_in_its_own_place():
+    source, answer = ring(RED), ring(BLUE)
+    edits = torch.cat([answer.roll(2, -1), answer.roll((-1, 2), (-2, -1))])
+    maps = colour_maps(source, edits)
+    shown = recoloured(source, maps)
+    for one, edit in zip(shown.split(1), edits.split(1), strict=True):
+        assert error(one, answer) < error(edit, answer) / 3
+    assert (explained(source, edits, maps) > 0.6).all()
+
+
+def test_marks_that_were_drawn_aside_stay_on_a_face_of_another_colour():
+    source, answer = ring(RED, marks=BLACK), ring(RED, face=BLUE)
+    edit = answer.roll(2, -1)
+    plain, held = (recoloured(source, colour_maps(source, edit, held)) for held in (False, True))
+    mark = (..., slice(30, 33), slice(62, 66))
+    assert error(held[mark], answer[mark]) < 0.05
+    assert error(held[mark], answer[mark]) < error(plain[mark], answer[mark])
+
+
+def test_what_is_new_is_not_made_of_colours():
+    source = ring(RED)
+    edit = source.clone()
+    edit[..., 62:66, 64:100] = torch.tensor(BLUE)[:, None, None]
+    maps = colour_maps(source, edit)
+    assert float(explained(source, edit, maps)) < 0.5
+    assert float(explained(source, source, maps)) <= 1
+
+
+def test_maps_found_at_a_small_size_serve_any():
+    small, large = ring(RED), ring(RED, side=4 * GRID)
+    maps = colour_maps(large, ring(BLUE, side=4 * GRID).roll(8, -1))
+    assert maps.shape[-2:] == (GRID, GRID)
+    assert error(recoloured(large, maps), ring(BLUE, side=4 * GRID)) < 0.05
+    assert error(recoloured(small, maps), ring(BLUE)) < 0.05
+
+
+# Laid into pictures ---------------------------------------------------------------------------------------------------
+
+
+def as_bytes(image):
+    return np.asarray(image).astype(int)
+
+
+def photograph(size=(300, 200)):
+    """A grey picture with fine detail, red on its right half."""
+    pixels = np.random.default_rng(0).integers(100, 140, (*size[::-1], 3), dtype=np.uint8)
+    pixels[:, size[0] // 2 :, 0] += 100
+    return Image.fromarray(pixels)
+
+
+def blue_for_red(source, side=64):
+    """The maps of a source whose red half turns blue, as a model of this size would show it, and where it lies."""
+    square, place = images.fit(source, side)
+    unit = images.to_unit(square)
+    edit = unit.clone()
+    right = unit[:, 0] - unit[:, 2] > 0.2
+    edit[:, 0][right], edit[:, 2][right] = unit[:, 2][right], unit[:, 0][right]
+    return colour_maps(unit, edit)[0], place
+
+
+def test_the_detail_of_a_large_picture_stays_under_its_new_colours():
+    source = photograph()
+    result = as_bytes(images.recolour(source, *blue_for_red(source)))
+    before = as_bytes(source)
+    assert (result[:, :100] == before[:, :100]).all(), "where nothing changes pixels stay bit for bit"
+    inner = (slice(10, 190), slice(170, 290))
+    change = (result - before)[inner].mean((0, 1))
+    assert change[0] < -80
+    assert change[2] > 80
+    detail = [(a - a.mean((0, 1)))[inner][..., 1].ravel() for a in (result, before)]
+    assert np.corrcoef(*detail)[0, 1] > 0.95
+
+
+def test_a_mask_and_alpha_hold_under_new_colours():
+    source = photograph().convert("RGBA")
+    alpha = Image.new("L", source.size, 255)
+    alpha.paste(90, (0, 0, 60, 200))
+    source.putalpha(alpha)
+    mask = Image.new("L", source.size)
+    mask.paste(255, (150, 0, 300, 100))
+    result = images.recolour(source, *blue_for_red(source), mask)
+    assert result.getchannel("A").tobytes() == alpha.tobytes()
+    before, after = (as_bytes(image.convert("RGB")) for image in (source, result))
+    assert (after[100:] == before[100:]).all()
+    assert after[20:80, 180:280, 2].mean() > before[20:80, 180:280, 2].mean() + 60
+
+
+def test_a_landing_of_colours_alone_is_laid_over_the_sources_own_pixels():
+    source = photograph()
+    maps, place = blue_for_red(source)
+    square = images.to_unit(images.fit(source, place.size)[0])[0]
+    landed = Landed(Canvas(source, square, place, None), square, maps)
+    assert landed.image().tobytes() == images.recolour(source, maps, place).tobytes()
+    assert landed.preview().size == source.size
+    moved = landed.offset()
+    assert moved is None or max(abs(moved.x), abs(moved.y)) < 1
+
+
+# In place of drafts ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def judge(tiny_editor, monkeypatch):
+    """A judge whose drafts are what they decode to, and that takes all for the plan that is not as the source is."""
+    found = tiny_editor.invert(picture(), 0.4)
+    judge = Judge.of(
+        tiny_editor.models, PLAN, found.square, found.latents, found.before, None, SearchSettings(), Calls()
+    )
+    judge.square = judge.before = ring(RED)
+    monkeypatch.setattr(judge, "decoded", lambda latents: latents)
+    judge.layout = lambda shown: Kept(torch.zeros(len(shown)), torch.zeros(len(shown)))
+    judge.preserve = lambda shown: torch.zeros(len(shown))
+    count = len(judge.checks.checks)
+
+    def evaluate(shown):
+        blue = (shown[:, 2] - shown[:, 0]).amax((1, 2))
+        said = (blue > 0.3).float()[:, None].expand(-1, count) * 0.9
+        return CheckScores(blue, said)
+
+    judge.checks = SimpleNamespace(checks=judge.checks.checks, evaluate=evaluate)
+    return judge
+
+
+def test_colours_in_the_sources_shapes_take_a_drafts_place(judge):
+    source, answer = ring(RED), ring(BLUE)
+    aside = answer.roll(2, -1)
+    new = source.clone()
+    new[..., 62:66, 64:100] = torch.tensor(BLUE)[:, None, None]
+    drafts = torch.cat([aside, source, source, new])
+    scored = judge.drafted(drafts)
+    assert scored.met.tolist() == [True, False, False, True]
+    assert [bool(one.isnan().any()) for one in scored.maps] == [False, True, True, True]
+    assert error(scored.images[:1], answer) < error(aside, answer) / 3
+    assert torch.equal(scored.images[1:], drafts[1:])
+    assert scored.best() == 0
+
+
+def test_colours_that_do_not_meet_the_plan_leave_the_draft(judge):
+    aside = ring(BLUE).roll(2, -1)
+    evaluate = judge.checks.evaluate
+    judge.checks.evaluate = lambda shown: CheckScores(
+        evaluate(shown).reward, evaluate(shown).probabilities * (shown == aside).all().float()
+    )
+    scored = judge.drafted(aside)
+    assert scored.met.tolist() == [True]
+    assert scored.maps.isnan().all()
+    assert torch.equal(scored.images, aside)
