@@ -210,7 +210,10 @@ class Judge:
         return (kept.drift >= -STAYS) | (self.weights.drift == 0)
 
     def __call__(self, latents: Latents) -> Scored:
-        return self._scored(self.decoded(latents), self.sure, outlines=self.sure is not None)
+        return self._of_search(self.decoded(latents))
+
+    def _of_search(self, decoded: Images) -> Scored:
+        return self._scored(decoded, self.sure, outlines=self.sure is not None)
 
     @torch.no_grad()
     def drafted(self, latents: Latents) -> Scored:
@@ -222,15 +225,22 @@ class Judge:
         decoded = self.decoded(latents)
         return self._in_its_shapes(decoded, self._as_draft(decoded))
 
+    @torch.no_grad()
+    def found(self, latents: Latents) -> Scored:
+        """The same of what a search found: its score, or that of colours alone where these are as sure."""
+        decoded = self.decoded(latents)
+        return self._in_its_shapes(decoded, self._of_search(decoded), self.sure)
+
     def _as_draft(self, decoded: Images) -> Scored:
         kept = self.layout(decoded)
         scored = self._surely(self._scored(decoded, outlines=True, kept=kept))
         return scored._replace(met=scored.met & self._stays(kept))
 
-    def _in_its_shapes(self, decoded: Images, scored: Scored) -> Scored:
-        """Drafts, and in place of those that change colours alone what these make of the source's own pixels.
+    def _in_its_shapes(self, decoded: Images, scored: Scored, sure: float | None = None) -> Scored:
+        """Images, and in place of those that change colours alone what these make of the source's own pixels.
 
-        Where that meets all as well it comes first, since nothing of it is drawn anew. The better half is looked at.
+        Where that meets all as a draft has to, and as surely as `sure` asks, it comes first, since nothing of it is
+        drawn anew. The better half is looked at.
         """
         order = scored.order()
         ranked = sorted(range(len(order)), key=order.__getitem__, reverse=True)
@@ -241,15 +251,16 @@ class Judge:
             able = explained(self.before, decoded[half], maps) >= COLOURS
             if able.any():
                 shown = self._as_draft(recoloured(self.square, maps[able]).clamp(0, 1))
-                looks.append(shown._replace(maps=maps[able], surety=shown.met.to(shown.surety)))
+                met = shown.met & (shown.checks[:, : self.wanted] > (sure or SUFFICES)).all(1)
+                looks.append(shown._replace(maps=maps[able], met=met, surety=met.to(shown.surety)))
                 drafts += half[able].tolist()
         none = torch.full((len(order), *maps.shape[1:]), torch.nan, device=maps.device)
         seen = joined([scored._replace(maps=none), *looks])
-        order, best = seen.order(), {draft: draft for draft in drafts}
+        order, best = seen.order(), [*range(len(scored.reward))]
         for index, draft in enumerate(drafts):
-            if order[index][0] and order[index] > order[best[draft]]:
+            if order[index][0] and (best[draft] == draft or order[index] > order[best[draft]]):
                 best[draft] = index
-        return take(seen, torch.tensor(list(best.values())))
+        return take(seen, torch.tensor(best))
 
     def certain(self, drafts: Scored) -> bool:
         """Whether a draft keeps what must stay and meets the plan beyond CERTAIN."""

@@ -167,7 +167,7 @@ class Progress:
             kept = partial(self.judge.kept, draft=draft)
             latents = least_change(kept, edit, begun, give_up, self.request.settings.particles)
         with torch.no_grad():
-            judged = self.judge.drafted(latents) if draft else self.judge(latents)
+            judged = self.judge.drafted(latents) if draft else self.judge.found(latents)
             (spared,) = self._candidates(judged, [self.best.place])
         spared = replace(spared, met=spared.met or self.judge.source.met)
         if spared.met or not self.best.met:
@@ -209,7 +209,7 @@ class Progress:
         return [
             Candidate(
                 laid=Landed(self.canvas, image.cpu(), coloured), score=reward, checks=tuple(checks[:asked]),
-                kept=tuple(checks[asked:]), place=place, met=met, surety=surety,
+                kept=tuple(checks[asked:]), place=place, met=met, surety=surety, recoloured=coloured is not None,
             )
             for (met, surety, reward), image, coloured, checks, place in landings
         ]  # fmt: skip

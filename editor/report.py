@@ -31,6 +31,7 @@ def report_of(request: EditRequest, update: EditUpdate, candidate: int = 0) -> d
         "parents": [list(parents) for parents in update.parents],
         "place": list(result.place),
         "met": result.met,
+        "recoloured": result.recoloured,
         "changed": None if candidate else update.changed,
         "untouched": update.untouched and not candidate,
         "roundtrip_psnr": update.roundtrip_psnr,

@@ -43,7 +43,7 @@ class Scored(NamedTuple):
     met: Bool[Tensor, " batch"] | None = None
     """Whether all that was asked for is met; None where nothing can tell."""
     surety: Float[Tensor, " batch"] | None = None
-    """Of those that meet it, how surely, where that tells more than the reward; 0 elsewhere."""
+    """Of those that meet it, how surely, where that tells more than the reward; 0 elsewhere. 1 for what `maps` make."""
     lost: Bool[Tensor, " batch"] | None = None
     """Whether something that was asked for is surely missed; None where nothing can tell."""
     maps: Float[Tensor, "batch 12 h w"] | None = None
@@ -347,7 +347,9 @@ class Candidate:
     score of one that doesn't outranks it."""
     surety: float = 0.0
     """Log-odds of the plan's checks together, where captions do not suffice: there the reward draws the picture, and
-    levels off where it was climbed to; 0 elsewhere."""
+    levels off where it was climbed to; 0 elsewhere, but for what is `recoloured`, which has 1."""
+    recoloured: bool = False
+    """Whether colours alone changed, in the source's own pixels (`editor.recolour`)."""
 
     @cached_property
     def preview(self) -> Image.Image:

@@ -183,6 +183,8 @@ def ending_line(update: EditUpdate) -> str:
         return f"Stopped after step {update.step} of {update.steps}; this is the best so far. {said}"
     if update.drafted:
         said += " A draft that captions alone made was enough: nothing was searched for."
+    if update.candidates[0].recoloured:
+        said += " Only colours changed: every edge is your picture's own."
     return f"Done in {update.cost.seconds:.1f} s. {said}"
 
 

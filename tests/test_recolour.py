@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,11 +14,13 @@ from editor import images
 from editor.finish import Canvas, Landed
 from editor.judge import Judge
 from editor.recolour import GRID, colour_maps, explained, recoloured
+from editor.report import report_of
 from editor.types import SearchSettings
+from editor.ui_parts import ending_line
 from rewards.checks import CheckScores
 from rewards.preserve import Kept
 from rewards.vlm import Calls
-from tests.test_engine import PLAN, picture
+from tests.test_engine import PLAN, SETTINGS, picture, request
 
 RED, BLUE, WHITE, BLACK = (0.8, 0.15, 0.17), (0.16, 0.33, 0.8), (0.96, 0.96, 0.94), (0.1, 0.1, 0.12)
 
@@ -195,3 +198,20 @@ def test_colours_that_do_not_meet_the_plan_leave_the_draft(judge):
     assert scored.met.tolist() == [True]
     assert scored.maps.isnan().all()
     assert torch.equal(scored.images, aside)
+
+
+def test_colours_of_what_a_search_found_have_to_be_as_sure_as_it(judge):
+    aside = ring(BLUE).roll(2, -1)
+    for sure, taken in ((None, True), (0.85, True), (0.95, False)):
+        judge.sure = sure
+        scored = judge.found(aside)
+        assert bool(scored.maps.isnan().any()) != taken
+        assert torch.equal(scored.images, aside) != taken
+
+
+def test_the_page_says_that_only_colours_changed(tiny_editor):
+    *_, last = tiny_editor.edit(request(settings=SETTINGS))
+    assert "Only colours changed" not in ending_line(replace(last, changed=0.5))
+    recoloured = replace(last.candidates[0], recoloured=True)
+    assert "Only colours changed" in ending_line(replace(last, changed=0.5, candidates=(recoloured,)))
+    assert report_of(request(), replace(last, candidates=(recoloured,)))["recoloured"]
