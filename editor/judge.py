@@ -246,8 +246,7 @@ class Judge:
         ranked = sorted(range(len(order)), key=order.__getitem__, reverse=True)
         half = torch.tensor(sorted(ranked[: -(-len(order) // 2)]), device=decoded.device)
         looks, drafts = [], [*range(len(order))]
-        for held in (False, True):
-            maps = colour_maps(self.before, decoded[half], held)
+        for maps in colour_maps(self.before, decoded[half]):
             able = explained(self.before, decoded[half], maps) >= COLOURS
             if able.any():
                 shown = self._as_draft(recoloured(self.square, maps[able]).clamp(0, 1))

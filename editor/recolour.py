@@ -31,19 +31,34 @@ ROUNDS = 3
 """Of the robust fit: weighted least squares, each weighted by what the one before left."""
 ASIDE = 2
 """Pixels by which what is there may have been drawn aside."""
+MISFIT = 1e-3
+"""Squared deviation by which one way fits so much worse than another that it counts a third of it."""
 
 Maps = Float[Tensor, "batch 12 h w"]
 """What is added to each place's colour: three shifts, then three for each unit of red, green and blue."""
 
 
-def colour_maps(source: Images, edits: Images, held: bool = False) -> Maps:
-    """The maps of colours (N, 12, h, w) that come nearest to edits (N, 3, H, W) of a source (1, 3, H, W).
+def colour_maps(source: Images, edits: Images) -> tuple[Maps, Maps, Maps]:
+    """Maps of colours (N, 12, h, w) that come near to edits (N, 3, H, W) of a source (1, 3, H, W), in three ways.
 
-    With `held`, the pixel nearest in colour to the source's within ASIDE stands for each pixel of the edits: what was
-    drawn a little aside keeps its colour, and what is thin and changes is hardly changed.
+    The first follows the edits. For the second the pixel nearest in colour to the source's within ASIDE stands for each
+    pixel of the edits: what was drawn a little aside keeps its colour, and what is thin and changes is hardly changed.
+    The third takes at each place what fits best around it of these and of no change, where a pixel may lie one aside:
+    numerals near a rim of their colour stay.
     """
     source, edits = _small(source), _small(edits)
-    wanted = _nearest(source, edits) if held else edits
+    followed, held = _robust(source, edits), _robust(source, _nearest(source, edits, ASIDE))
+    ways = torch.stack([followed, held, torch.zeros_like(held)])
+    misfits = []
+    for maps in ways:
+        shown = recoloured(source, maps)
+        apart = (_nearest(shown, edits, 1) - shown).square().sum(1, keepdim=True)
+        misfits.append(F.avg_pool2d(apart, 5, stride=1, padding=2, count_include_pad=False))
+    return followed, held, ((torch.stack(misfits) / -MISFIT).softmax(0) * ways).sum(0)
+
+
+def _robust(source: Images, wanted: Images) -> Maps:
+    """The maps of a source that come nearest to what is wanted."""
     weight = torch.ones_like(wanted[:, :1])
     for _ in range(ROUNDS):
         maps = _fitted(source, wanted, weight)
@@ -96,14 +111,14 @@ def _around(values: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"
     return values
 
 
-def _nearest(source: Images, edits: Images) -> Images:
-    """The pixels of edits within ASIDE of each place that are nearest in colour to the source's there."""
-    size = source.shape[-2:]
-    padded = F.pad(edits, [ASIDE] * 4, mode="replicate")
-    found, least = edits, (edits - source).square().sum(1, keepdim=True)
-    for down, right in product(range(2 * ASIDE + 1), repeat=2):
-        moved = padded[..., down : down + size[0], right : right + size[1]]
-        apart = (moved - source).square().sum(1, keepdim=True)
+def _nearest(shown: Images, edits: Images, aside: int) -> Images:
+    """The pixels of edits within so many of each place that are nearest in colour to those shown there."""
+    height, width = edits.shape[-2:]
+    padded = F.pad(edits, [aside] * 4, mode="replicate")
+    found, least = edits, (edits - shown).square().sum(1, keepdim=True)
+    for down, right in product(range(2 * aside + 1), repeat=2):
+        moved = padded[..., down : down + height, right : right + width]
+        apart = (moved - shown).square().sum(1, keepdim=True)
         found, least = torch.where(apart < least, moved, found), torch.minimum(apart, least)
     return found
 
