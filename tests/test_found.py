@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -16,7 +15,7 @@ from training import climbs, clocks, data, found
 from training import clock_language as language
 from training.bent import bent
 from training.finds import TIMELESS
-from training.labels import Dial, Look, Sweep
+from training.labels import Dial, Look
 from training.world import TRAIN
 
 SEED = TRAIN + 7
@@ -106,17 +105,10 @@ def test_a_look_is_told_by_comparison_where_it_is_done_and_where_it_is_not(studi
 
 def test_landings_that_climb_to_another_look_are_labelled(studio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(climbs, "CLIMBERS", 2)
-    shown = found.labelled_looks(studio, "looks", SEED, torch.Generator().manual_seed(0))
+    shown = found.labelled_looks(studio, SEED, torch.Generator().manual_seed(0))
     assert len(shown) in (4, 6, 8)
     told = [label for label in shown if label is not None]
     assert {(label.seed, label.attribute) for label in told} <= {(SEED, found.CHANGES[SEED % len(found.CHANGES)])}
-
-
-def test_drafts_of_a_look_are_labelled(studio) -> None:
-    shown = found.labelled_looks(studio, "drafts", SEED, torch.Generator().manual_seed(0))
-    assert len(shown) in (8, 24, 40)
-    told = [label for label in shown if label is not None]
-    assert {label.seed for label in told} == {SEED}
 
 
 def test_rendered_pictures_are_kept_once_more_as_the_autoencoder_shows_them(studio, tmp_path, monkeypatch) -> None:
@@ -141,17 +133,3 @@ def test_what_a_judge_is_sure_of_is_counted_by_what_it_shows(studio, monkeypatch
     figures = fooled.measured([*told, fooled.Climbed("look", 0.75, True)])
     assert figures["time"] == {"pictures": 4, "as asked": 2, "sure": 3, "right": 1, "wrong": 1, "open": 1}
     assert figures["look"] == {"pictures": 1, "as asked": 1, "sure": 1, "right": 1, "wrong": 0, "open": 0}
-
-
-def test_a_second_hand_is_told_by_its_line() -> None:
-    told = {"yes": [], "no": []}
-    for clock in (clock for clock in map(clocks.sample, range(SEED, SEED + 40)) if not clock.second_hand):
-        hands = (clock.minutes / 12, clock.minute)
-        second = max(range(60), key=lambda s: min(abs((s - hand + 30) % 60 - 30) for hand in hands))
-        sweep = Sweep(clock)
-        for shown in (clock, replace(clock, second_hand=True, second=second)):
-            label = sweep.label(images.to_unit(clocks.render(shown))[0])
-            told["yes" if shown.second_hand else "no"].append(label and label.shown)
-    assert told["no"].count("no") == len(told["no"])
-    assert told["yes"].count("yes") > 0.9 * len(told["yes"])
-    assert "no" not in told["yes"]

@@ -156,7 +156,7 @@ def ink(face: str) -> tuple[int, int, int]:
     return (40, 40, 44) if 0.299 * r + 0.587 * g + 0.114 * b > 110 else (232, 232, 228)
 
 
-def sweep_colour(clock: Clock) -> tuple[int, int, int]:
+def _sweep_colour(clock: Clock) -> tuple[int, int, int]:
     """The second hand is red, and where red would not show, ink."""
     near_red = distance("red", clock.face) < 140 or clock.hands == "red"
     return ink(clock.face) if near_red else COLOURS["red"]
@@ -250,7 +250,7 @@ def _draw_clock(clock: Clock, side: int) -> Image.Image:
     if clock.second_hand:
         angle = 2 * math.pi * clock.second / 60
         corners = hand_corners(x, y, angle, 0.9 * dial, 0.034 * dial, 0.2 * dial)
-        draw.polygon(corners, fill=(*sweep_colour(clock), 255))
+        draw.polygon(corners, fill=(*_sweep_colour(clock), 255))
     return canvas
 
 

@@ -24,14 +24,14 @@ from editor.models import Hardware, Models, bundled
 from editor.profiles import PROFILES
 from editor.runtime import prepare
 from editor.types import EditRequest
-from rewards.plan import parse, worked_out
+from rewards.plan import parse
 from training import clock_language as language
 from training import clocks
 from training.bent import bent
 from training.climbs import look_climbs, time_climbs
 from training.clocks import Clock
 from training.finds import FOLDER, LOOKS, TIMELESS, Found, FoundLook, save
-from training.labels import Dial, Look, Sweep
+from training.labels import Dial, Look
 from training.world import TRAIN, Request
 
 COPIES, BENT = 6, 20
@@ -45,13 +45,7 @@ KINDS = {
 """Where pictures come from that are labelled with a time; each is a flag of the command, without its dash, for a number
 of clocks."""
 CHANGES = (*language.PARTS, "shape")
-"""Looks whose edits are labelled by comparison. Numerals are drawn too freely to tell; so are second hands, which are
-told by a line (`training.labels.Sweep`)."""
-LOOK_KINDS = {
-    "looks": "whose landings climb the reward of an edit of a look",
-    "drafts": "whose drafts of a look are taken, of every other one of a second hand",
-}
-"""The same of pictures that are labelled with a look."""
+"""Looks whose edits are labelled. Numerals and second hands are drawn too freely to tell by comparison."""
 
 
 @torch.no_grad()
@@ -104,32 +98,17 @@ def labelled(editor: Editor, kind: str, seed: int, generator: torch.Generator) -
     return [dial.label(picture, asked) for picture in shown]
 
 
-def labelled_looks(editor: Editor, kind: str, seed: int, generator: torch.Generator) -> list[FoundLook | None]:
-    """The pictures of one clock of a kind of LOOK_KINDS, each with the look that is found."""
+def labelled_looks(editor: Editor, seed: int, generator: torch.Generator) -> list[FoundLook | None]:
+    """Landings of one clock that climb the reward of an edit of one look, with what `Look.label` finds."""
     clock, rng = clocks.sample(seed), Random(seed)
-    swept = kind == "drafts" and not clock.second_hand
-    wanted = language.request(clock, rng, "second hand" if swept else CHANGES[seed % len(CHANGES)])
-    label = Sweep(clock).label if swept else Look(clock, wanted, editor.models.codec).label
-    climbing = kind == "looks"
-    shown = look_climbs(editor, clock, wanted, rng, generator) if climbing else drafted(editor, clock, wanted, seed)
-    return [label(picture) for picture in shown]
-
-
-def drafted(editor: Editor, clock: Clock, wanted: Request, seed: int) -> Iterator[Tensor]:
-    """What captions alone make of an edit of a look, each (3, 128, 128); nothing where they don't tell of it."""
-    settings = EFFORTS["fast"].but(seed=seed)
-    plan = parse(worked_out(wanted.reply))
-    request = EditRequest(image=clocks.render(clock), instruction=wanted.instruction, plan=plan, settings=settings)
-    for update in editor.edit(request):
-        if update.stage in ("search", "done") and not update.drafted:
-            return
-        if update.stage == "search":
-            yield from (images.to_unit(picture)[0] for picture in update.previews)
+    wanted = language.request(clock, rng, CHANGES[seed % len(CHANGES)])
+    look = Look(clock, wanted, editor.models.codec)
+    return [look.label(picture) for picture in look_climbs(editor, clock, wanted, rng, generator)]
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    for name, what in {**KINDS, **LOOK_KINDS}.items():
+    for name, what in {**KINDS, "looks": "whose landings climb the reward of an edit of a look"}.items():
         parser.add_argument(f"--{name.replace('-', '')}", dest=name, type=int, default=0, help=f"clocks {what}")
     parser.add_argument("--first", type=int, default=0, help="first seed of the training's: one round, one number")
     parser.add_argument("--flow", type=Path, help="a FluxPipeline folder; the studio's own by default")
@@ -137,7 +116,7 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     arguments = parser.parse_args()
-    if not any(getattr(arguments, kind) for kind in (*KINDS, *LOOK_KINDS)):
+    if not any(getattr(arguments, kind) for kind in (*KINDS, "looks")):
         parser.error("Say how many clocks, for instance --lookaheads 1500 or --climbs 200.")
     prepare(arguments.threads)
     own = bundled(PROFILES["studio"])
@@ -156,14 +135,10 @@ if __name__ == "__main__":
         kept += sure
     if kept:
         save(kept, FOLDER / f"{arguments.first:08d}.npz")
-    looks: list[FoundLook] = []
-    for kind in LOOK_KINDS:
-        seeds = range(first, first + getattr(arguments, kind))
-        shown = [found for seed in seeds for found in labelled_looks(studio, kind, seed, drawn)]
-        told = [f for f in shown if f is not None]
-        done = sum(f.shown == f.asked for f in told)
-        if shown:
-            print(json.dumps({"kind": kind, "pictures": len(shown), "labelled": len(told), "as asked": done}))
-        looks += told
+    looks = [f for seed in range(first, first + arguments.looks) for f in labelled_looks(studio, seed, drawn)]
+    told = [f for f in looks if f is not None]
     if looks:
-        save(looks, LOOKS / f"{arguments.first:08d}.npz")
+        done = sum(f.shown == f.asked for f in told)
+        print(json.dumps({"kind": "looks", "pictures": len(looks), "labelled": len(told), "as asked": done}))
+    if told:
+        save(told, LOOKS / f"{arguments.first:08d}.npz")

@@ -28,11 +28,6 @@ WHOLE, REDRAWN, NEITHER = 0.15, 0.2, 0.45
 redrawn a little aside, outlines and hands, below the second; above the third neither is there, or both."""
 CHANGED = 0.05
 """Least change of a pixel, of [0, 1], that tells two looks apart."""
-LINE, NO_LINE = 0.45, 0.15
-"""How much of a line from the centre outwards has a second hand's colour: above the first it is one, and where none has
-more than the second there is none."""
-INNER, OUTER = 0.24, 0.78
-"""Between which shares of the dial's radius a line is looked for: beyond the hub, and short of the marks."""
 
 
 class Dial:
@@ -118,48 +113,6 @@ class Look:
             return None
         shown = "" if least > near else self.after if left < undone else self.before
         return FoundLook(_pixels(picture), self.clock.seed, self.attribute, self.after, shown)
-
-
-class Sweep:
-    """One clock without a second hand, to tell whether a picture of it has one: a line clear of its hands.
-
-    A second hand that lies along a hand is not told from a hand that has its colour in part: it counts as none.
-    """
-
-    ANGLES, PLACES = 180, 20
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = replace(clock, second_hand=False)
-        plain = replace(self.clock, blur=0.0, grain=0.0)
-        bare = replace(plain, hour_hand=clocks.GONE, minute_hand=clocks.GONE, tail=0.0)
-        shown, self.face = (images.to_unit(clocks.render(c))[0] for c in (plain, bare))
-        far = torch.tensor(clocks.sweep_colour(clock))[:, None, None] / 255 - self.face
-        self.towards = far / far.square().sum(0, keepdim=True).clamp(min=0.01)
-        angles = torch.arange(self.ANGLES) * 2 * math.pi / self.ANGLES
-        radii = torch.linspace(INNER, OUTER, self.PLACES) * clock.dial
-        x = clock.x + radii * angles.sin()[:, None]
-        y = clock.y - radii * angles.cos()[:, None]
-        self.rays = torch.stack([2 * x - 1, 2 * y - 1], -1)[None]
-        hands = ((shown - self.face).abs().amax(0) > CHANGED).float()
-        self.clear = self._along(F.max_pool2d(hands[None], 5, stride=1, padding=2)[0]) < 0.02
-
-    def read(self, picture: Tensor) -> float:
-        """The most that any line has of a second hand's colour, in [0, 1], in a picture (3, 128, 128) in [0, 1]."""
-        cover = ((picture - self.face) * self.towards).sum(0).clamp(0, 1)
-        along, count = self._along(F.max_pool2d(cover[None], 3, stride=1, padding=1)[0]), self.clear.sum(1)
-        mean = (along * self.clear).sum(1) / count.clamp(min=1)
-        return float(mean[count > 0.6 * self.PLACES].max())
-
-    def label(self, picture: Tensor) -> FoundLook | None:
-        """What a picture of the clock that was to get a second hand shows of it; None where that is open to doubt."""
-        found = self.read(picture)
-        if NO_LINE < found < LINE:
-            return None
-        return FoundLook(_pixels(picture), self.clock.seed, "second hand", "yes", "yes" if found >= LINE else "no")
-
-    def _along(self, values: Tensor) -> Tensor:
-        """Values (128, 128) along the lines, (ANGLES, PLACES)."""
-        return F.grid_sample(values[None, None], self.rays, align_corners=False)[0, 0]
 
 
 def _pixels(picture: Tensor) -> np.ndarray:

@@ -45,8 +45,6 @@ HANDS = 4
 """Which of those gives way to the colour of hands that show no time: bent ones still have theirs."""
 NEAR = 6
 """Minutes within which it is not said of bent hands that they don't show the time that was asked for."""
-MOST = 10
-"""Times that a picture of a look is repeated at most."""
 
 One = TypeVar("One", Found, FoundLook)
 
@@ -105,16 +103,11 @@ def half_done(folder: Path = MIXED_DECODED) -> list[FoundLook]:
 
 
 def _evened(found: list[FoundLook]) -> list[FoundLook]:
-    """The same with what is as asked about as frequent as what is not, for each attribute, by repetition."""
-    even: list[FoundLook] = []
-    for attribute in sorted({one.attribute for one in found}):
-        done, other = [], []
-        for one in found:
-            if one.attribute == attribute:
-                (done if one.shown == one.asked else other).append(one)
-        least = max(1, min(len(done), len(other)))
-        even += done * min(MOST, max(1, len(other) // least)) + other * min(MOST, max(1, len(done) // least))
-    return even
+    """The same with what is as asked about as frequent as what is not, by repetition."""
+    done = [one for one in found if one.shown == one.asked]
+    other = [one for one in found if one.shown != one.asked]
+    least = max(1, min(len(done), len(other)))
+    return done * max(1, len(other) // least) + other * max(1, len(done) // least)
 
 
 def _some_of(found: Sequence[One], places: slice, generator: torch.Generator) -> list[One]:
