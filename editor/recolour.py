@@ -44,7 +44,7 @@ def colour_maps(source: Images, edits: Images) -> tuple[Maps, Maps, Maps]:
     The first follows the edits. For the second the pixel nearest in colour to the source's within ASIDE stands for each
     pixel of the edits: what was drawn a little aside keeps its colour, and what is thin and changes is hardly changed.
     The third takes at each place what fits best around it of these and of no change, where a pixel may lie one aside:
-    numerals near a rim of their colour stay.
+    numerals near a rim of their colour stay. An edit that is not finite has none: its maps are not either.
     """
     source, edits = _small(source), _small(edits)
     followed, held = _robust(source, edits), _robust(source, _nearest(source, edits, ASIDE))
@@ -94,7 +94,7 @@ def _fitted(source: Images, wanted: Images, weight: Float[Tensor, "batch 1 h w"]
         left[..., a, b] = left[..., b, a] = sums[:, index]
     left += STIFF * torch.diag(left.new_tensor([1e-3, 1, 1, 1]))
     right = sums[:, len(pairs) :].unflatten(1, (4, 3)).permute(0, 3, 4, 1, 2)
-    maps = torch.cholesky_solve(right, torch.linalg.cholesky(left)).flatten(3).permute(0, 3, 1, 2)
+    maps = torch.cholesky_solve(right, torch.linalg.cholesky_ex(left).L).flatten(3).permute(0, 3, 1, 2)
     return _around(weight * maps) / _around(weight)
 
 

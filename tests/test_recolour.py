@@ -208,6 +208,13 @@ def test_colours_that_do_not_meet_the_plan_leave_the_draft(judge):
     assert torch.equal(scored.images, aside)
 
 
+def test_drafts_that_are_not_finite_are_left_to_who_asks(judge):
+    broken = ring(BLUE)
+    broken[..., 5, 5] = torch.nan
+    scored = judge.drafted(torch.cat([broken, ring(BLUE).roll(2, -1)]))
+    assert [bool(one.isnan().any()) for one in scored.maps] == [True, False]
+
+
 def test_colours_of_what_a_search_found_have_to_be_as_sure_as_it(judge):
     aside = ring(BLUE).roll(2, -1)
     for sure, taken in ((None, True), (0.85, True), (0.95, False)):
