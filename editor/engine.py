@@ -224,14 +224,13 @@ class Editor:
             yield from self._search(flow, stop, progress)
         stopped = stop.is_set()
         if self._undoes(progress) and (judge.source.met or not stopped):
-            progress.undo(settings.undo)
+            progress.undo(settings.undo, self.models.gradient)
         return stopped
 
     def _undoes(self, progress: Progress) -> bool:
-        """Whether what changed for nothing is put back, which needs gradients unless it is everything."""
+        """Whether what changed for nothing is put back."""
         settings = progress.request.settings
-        able = self.models.gradient or progress.judge.source.met
-        return settings.undo > 0 and settings.method != SAMPLING and able
+        return settings.undo > 0 and settings.method != SAMPLING
 
     def _settings(self, request: EditRequest) -> SearchSettings:
         """Those of the request, as far as the models allow."""

@@ -153,27 +153,28 @@ class Progress:
         )  # fmt: skip
         return self.update
 
-    def undo(self, give_up: float) -> None:
+    def undo(self, give_up: float, gradient: bool) -> None:
         """Put the source back where the best candidate's change earned next to nothing; see `editor.undo`.
 
         All of it, where the source meets every check of the plan already; nothing, where the plan would be met no
-        longer.
+        longer. Where there is room for no gradient it is either all or, of what changes colours alone, their shapes.
         """
-        draft = self.update.drafted
+        draft, latents = self.update.drafted, self.judge.within(self.latents)
         if self.judge.source.met:
-            latents = self.source
+            least = self.source
+        elif gradient:
+            begun, kept = self.inverted.latents, partial(self.judge.kept, draft=draft)
+            least = least_change(kept, latents, begun, give_up, self.request.settings.particles)
         else:
-            edit, begun = self.judge.within(self.latents), self.inverted.latents
-            kept = partial(self.judge.kept, draft=draft)
-            latents = least_change(kept, edit, begun, give_up, self.request.settings.particles)
+            least = latents
         with torch.no_grad():
-            judged = self.judge.drafted(latents) if draft else self.judge.found(latents)
+            judged = self.judge.drafted(least) if draft else self.judge.found(least)
             (spared,) = self._candidates(judged, [self.best.place])
         spared = replace(spared, met=spared.met or self.judge.source.met)
+        if not (gradient or spared.recoloured or self.judge.source.met):
+            return
         if spared.met or not self.best.met:
-            self.spared = spared
-        else:
-            latents = self.judge.within(self.latents)
+            self.spared, latents = spared, least
         changed = float((latents != self.source).any(1).float().mean())
         self.update = replace(self.update, changed=changed, cost=self._cost(self.update.cost.nfe))
 

@@ -13,6 +13,7 @@ from PIL import Image
 from editor import images
 from editor.finish import Canvas, Landed
 from editor.judge import Judge
+from editor.models import Models
 from editor.recolour import GRID, colour_maps, explained, recoloured
 from editor.report import report_of
 from editor.types import SearchSettings
@@ -222,6 +223,18 @@ def test_colours_of_what_a_search_found_have_to_be_as_sure_as_it(judge):
         scored = judge.found(aside)
         assert bool(scored.maps.isnan().any()) != taken
         assert torch.equal(scored.images, aside) != taken
+
+
+@pytest.mark.parametrize("coloured", [True, False])
+def test_colours_take_a_results_place_without_memory_for_gradients_too(tiny_editor, monkeypatch, coloured):
+    monkeypatch.setattr(Models, "gradient", False)
+    monkeypatch.setattr("editor.judge.COLOURS", -1e9 if coloured else 2.0)
+    monkeypatch.setattr(Judge, "_surely", lambda judge, scored: scored._replace(met=scored.reward > -1e9))
+    monkeypatch.setattr("editor.judge.SUFFICES", 0.0)
+    *_, last = tiny_editor.edit(request(settings=SETTINGS.but(undo=0.01)))
+    assert last.candidates[0].recoloured == coloured
+    assert (last.changed is None) != coloured
+    assert not any(candidate.recoloured for candidate in last.candidates[1:])
 
 
 def test_the_page_says_that_only_colours_changed(tiny_editor):
