@@ -18,7 +18,7 @@ from editor import images
 from editor.focus import Focus, widened
 from editor.models import Models
 from editor.particles import joined, take
-from editor.recolour import colour_maps, explained, recoloured
+from editor.recolour import colour_maps, left_out, recoloured
 from editor.types import EditError, Images, Latents, Plan, Scored, SearchSettings
 from rewards.base import Check
 from rewards.checks import CheckReward, CheckScores
@@ -39,9 +39,9 @@ does: searches leave less of it as it was than drafts do."""
 CERTAIN = 0.95
 """The same beyond which no more drafts are made: under it one that has part of an old hand in the colour of the new may
 pass, and of several drafts others do better."""
-COLOURS = 0.6
-"""Share of a change that maps of colours make (`editor.recolour`) from which on it may be one of colours alone: in the
-studio 0.5 to 0.99 of rims, faces, hands and backgrounds, mostly less of marks, outlines and hands that are added."""
+LEFT_OUT = 0.12
+"""Share of a change that maps of colours may leave out (`editor.recolour`) for it to be one of colours alone: in the
+studio at most that of nearly all that come out right, and more than that of hands and rims in two colours."""
 STAYS = 0.1
 """Loss by drift up to which a draft stays where the source is: what changes in parts alone has less."""
 LEAST_WEIGHT = 1e-3
@@ -247,7 +247,7 @@ class Judge:
         half = torch.tensor(sorted(ranked[: -(-len(order) // 2)]), device=decoded.device)
         looks, drafts = [], [*range(len(order))]
         for maps in colour_maps(self.before, decoded[half]):
-            able = explained(self.before, decoded[half], maps) >= COLOURS
+            able = left_out(self.before, decoded[half], maps) <= LEFT_OUT
             if able.any():
                 shown = self._as_draft(recoloured(self.square, maps[able]).clamp(0, 1))
                 met = shown.met & (shown.checks[:, : self.wanted] > (sure or SUFFICES)).all(1)

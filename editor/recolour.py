@@ -31,6 +31,8 @@ ROUNDS = 3
 """Of the robust fit: weighted least squares, each weighted by what the one before left."""
 ASIDE = 2
 """Pixels by which what is there may have been drawn aside."""
+CLEAR = 0.15
+"""Distance of two colours, in [0, 1] pixel units, that is a clear change."""
 MISFIT = 1e-3
 """Squared deviation by which one way fits so much worse than another that it counts a third of it."""
 
@@ -52,7 +54,7 @@ def colour_maps(source: Images, edits: Images) -> tuple[Maps, Maps, Maps]:
     misfits = []
     for maps in ways:
         shown = recoloured(source, maps)
-        apart = (_nearest(shown, edits, 1) - shown).square().sum(1, keepdim=True)
+        apart = _apart(shown, _nearest(shown, edits, 1)).square()
         misfits.append(F.avg_pool2d(apart, 5, stride=1, padding=2, count_include_pad=False))
     return followed, held, ((torch.stack(misfits) / -MISFIT).softmax(0) * ways).sum(0)
 
@@ -62,16 +64,21 @@ def _robust(source: Images, wanted: Images) -> Maps:
     weight = torch.ones_like(wanted[:, :1])
     for _ in range(ROUNDS):
         maps = _fitted(source, wanted, weight)
-        deviation = (recoloured(source, maps) - wanted).square().sum(1, keepdim=True)
-        weight = 1 / (1 + deviation / TOLERANCE**2)
+        weight = 1 / (1 + (_apart(recoloured(source, maps), wanted) / TOLERANCE).square())
     return maps
 
 
-def explained(source: Images, edits: Images, maps: Maps) -> Float[Tensor, " batch"]:
-    """The share of what edits (N, 3, H, W) change of a source (1, 3, H, W) that maps of colours make, 1 for all."""
+def left_out(source: Images, edits: Images, maps: Maps) -> Float[Tensor, " batch"]:
+    """How much of edits (N, 3, H, W) of a source (1, 3, H, W) maps of colours leave out, as a share of what changed.
+
+    Places count where either has a colour that the other has nowhere within ASIDE, so that what is drawn a little aside
+    does not: the ghost of a hand that was taken away does, and so does a hand that was added.
+    """
     source, edits = _small(source), _small(edits)
-    left, change = ((edits - other).square().sum((1, 2, 3)) for other in (recoloured(source, maps), source))
-    return 1 - left / change.clamp(min=torch.finfo(change.dtype).tiny)
+    shown = recoloured(source, maps)
+    apart = torch.maximum(_apart(shown, _nearest(shown, edits, ASIDE)), _apart(edits, _nearest(edits, shown, ASIDE)))
+    changed = (_apart(edits, source) > CLEAR).sum((1, 2, 3)).clamp(min=1)
+    return (apart.nan_to_num(torch.inf) > CLEAR).sum((1, 2, 3)) / changed
 
 
 def recoloured(pixels: Float[Tensor, "#batch 3 height width"], maps: Maps) -> Images:
@@ -115,12 +122,17 @@ def _nearest(shown: Images, edits: Images, aside: int) -> Images:
     """The pixels of edits within so many of each place that are nearest in colour to those shown there."""
     height, width = edits.shape[-2:]
     padded = F.pad(edits, [aside] * 4, mode="replicate")
-    found, least = edits, (edits - shown).square().sum(1, keepdim=True)
+    found, least = edits, _apart(edits, shown)
     for down, right in product(range(2 * aside + 1), repeat=2):
         moved = padded[..., down : down + height, right : right + width]
-        apart = (moved - shown).square().sum(1, keepdim=True)
+        apart = _apart(moved, shown)
         found, least = torch.where(apart < least, moved, found), torch.minimum(apart, least)
     return found
+
+
+def _apart(a: Images, b: Images) -> Float[Tensor, "batch 1 h w"]:
+    """Euclidean distance of colours."""
+    return (a - b).square().sum(1, keepdim=True).sqrt()
 
 
 def _small(images: Images) -> Images:

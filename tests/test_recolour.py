@@ -12,9 +12,9 @@ from PIL import Image
 
 from editor import images
 from editor.finish import Canvas, Landed
-from editor.judge import Judge
+from editor.judge import LEFT_OUT, Judge
 from editor.models import Models
-from editor.recolour import GRID, colour_maps, explained, recoloured
+from editor.recolour import GRID, colour_maps, left_out, recoloured
 from editor.report import report_of
 from editor.types import SearchSettings
 from editor.ui_parts import ending_line
@@ -58,7 +58,7 @@ def test_what_was_drawn_aside_in_another_colour_gets_it_in_its_own_place():
     shown = recoloured(source, maps)
     for one, edit in zip(shown.split(1), edits.split(1), strict=True):
         assert error(one, answer) < error(edit, answer) / 3
-    assert (explained(source, edits, maps) > 0.6).all()
+    assert (left_out(source, edits, maps) < LEFT_OUT).all()
 
 
 def test_marks_that_were_drawn_aside_stay_on_a_face_of_another_colour():
@@ -83,9 +83,19 @@ def test_what_is_new_is_not_made_of_colours():
     source = ring(RED)
     edit = source.clone()
     edit[..., 62:66, 64:100] = torch.tensor(BLUE)[:, None, None]
-    maps, *_ = colour_maps(source, edit)
-    assert float(explained(source, edit, maps)) < 0.5
-    assert float(explained(source, source, maps)) <= 1
+    for maps in colour_maps(source, edit):
+        assert float(left_out(source, edit, maps)) > 0.4
+
+
+def test_the_ghost_of_what_was_taken_away_counts_as_left_out():
+    edit = ring(RED)
+    source, ghost = edit.clone(), edit.clone()
+    source[..., 63:65, 64:84] = torch.tensor(BLUE)[:, None, None]
+    whole, *_ = colour_maps(source, edit)
+    assert float(left_out(source, edit, whole)) < LEFT_OUT
+    ghost[..., 63:65, 64:84] = 0.7 * edit[..., 63:65, 64:84] + 0.3 * source[..., 63:65, 64:84]
+    half, *_ = colour_maps(source, ghost)
+    assert float(left_out(source, edit, half)) > 0.4
 
 
 def test_maps_found_at_a_small_size_serve_any():
@@ -228,7 +238,7 @@ def test_colours_of_what_a_search_found_have_to_be_as_sure_as_it(judge):
 @pytest.mark.parametrize("coloured", [True, False])
 def test_colours_take_a_results_place_without_memory_for_gradients_too(tiny_editor, monkeypatch, coloured):
     monkeypatch.setattr(Models, "gradient", False)
-    monkeypatch.setattr("editor.judge.COLOURS", -1e9 if coloured else 2.0)
+    monkeypatch.setattr("editor.judge.LEFT_OUT", 1e9 if coloured else -1.0)
     monkeypatch.setattr(Judge, "_surely", lambda judge, scored: scored._replace(met=scored.reward > -1e9))
     monkeypatch.setattr("editor.judge.SUFFICES", 0.0)
     *_, last = tiny_editor.edit(request(settings=SETTINGS.but(undo=0.01)))
