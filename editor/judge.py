@@ -39,9 +39,12 @@ does: searches leave less of it as it was than drafts do."""
 CERTAIN = 0.95
 """The same beyond which no more drafts are made: under it one that has part of an old hand in the colour of the new may
 pass, and of several drafts others do better."""
-LEFT_OUT = 0.12
+LEFT_OUT = 0.15
 """Share of a change that maps of colours may leave out (`editor.recolour`) for it to be one of colours alone: in the
 studio at most that of nearly all that come out right, and more than that of hands and rims in two colours."""
+AS_SURE = 0.5
+"""Share of its odds that each thing wanted keeps at least where colours alone take a draft's place: the VLM sees the
+ghost of a hand that should go, but may still pass it."""
 STAYS = 0.1
 """Loss by drift up to which a draft stays where the source is: what changes in parts alone has less."""
 LEAST_WEIGHT = 1e-3
@@ -250,7 +253,9 @@ class Judge:
             able = left_out(self.before, decoded[half], maps) <= LEFT_OUT
             if able.any():
                 shown = self._as_draft(recoloured(self.square, maps[able]).clamp(0, 1))
-                met = shown.met & (shown.checks[:, : self.wanted] > (sure or SUFFICES)).all(1)
+                wanted, before = (c[:, : self.wanted].double() for c in (shown.checks, scored.checks[half][able]))
+                odds, least = (p.logit(eps=1e-7).exp() for p in (wanted, before))
+                met = shown.met & ((wanted > (sure or SUFFICES)) & (odds >= AS_SURE * least)).all(1)
                 looks.append(shown._replace(maps=maps[able], met=met, surety=met.to(shown.surety)))
                 drafts += half[able].tolist()
         none = torch.full((len(order), *maps.shape[1:]), torch.nan, device=maps.device)

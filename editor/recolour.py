@@ -40,13 +40,13 @@ Maps = Float[Tensor, "batch 12 h w"]
 """What is added to each place's colour: three shifts, then three for each unit of red, green and blue."""
 
 
-def colour_maps(source: Images, edits: Images) -> tuple[Maps, Maps, Maps]:
-    """Maps of colours (N, 12, h, w) that come near to edits (N, 3, H, W) of a source (1, 3, H, W), in three ways.
+def colour_maps(source: Images, edits: Images) -> tuple[Maps, Maps]:
+    """Maps of colours (N, 12, h, w) that come near to edits (N, 3, H, W) of a source (1, 3, H, W), in two ways.
 
-    The first follows the edits. For the second the pixel nearest in colour to the source's within ASIDE stands for each
-    pixel of the edits: what was drawn a little aside keeps its colour, and what is thin and changes is hardly changed.
-    The third takes at each place what fits best around it of these and of no change, where a pixel may lie one aside:
-    numerals near a rim of their colour stay. An edit that is not finite has none: its maps are not either.
+    The first follows the edits. The second takes at each place what fits best around it, where a pixel may lie one
+    aside: that, or no change, or maps that hold to the source. To these the pixel nearest in colour to the source's
+    within ASIDE stands for each pixel of the edits: what was drawn a little aside keeps its colour. So numerals stay
+    white beside a white rim that turns green. An edit that is not finite has none: its maps are not either.
     """
     source, edits = _small(source), _small(edits)
     followed, held = _robust(source, edits), _robust(source, _nearest(source, edits, ASIDE))
@@ -56,7 +56,7 @@ def colour_maps(source: Images, edits: Images) -> tuple[Maps, Maps, Maps]:
         shown = recoloured(source, maps)
         apart = _apart(shown, _nearest(shown, edits, 1)).square()
         misfits.append(F.avg_pool2d(apart, 5, stride=1, padding=2, count_include_pad=False))
-    return followed, held, ((torch.stack(misfits) / -MISFIT).softmax(0) * ways).sum(0)
+    return followed, ((torch.stack(misfits) / -MISFIT).softmax(0) * ways).sum(0)
 
 
 def _robust(source: Images, wanted: Images) -> Maps:
