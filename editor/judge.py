@@ -18,7 +18,7 @@ from editor import images
 from editor.focus import Focus, widened
 from editor.models import Models
 from editor.particles import joined, take
-from editor.recolour import colour_maps, left_out, recoloured
+from editor.recolour import colour_maps, faded, left_out, recoloured
 from editor.types import EditError, Images, Latents, Plan, Scored, SearchSettings
 from rewards.base import Check
 from rewards.checks import CheckReward, CheckScores
@@ -39,9 +39,9 @@ does: searches leave less of it as it was than drafts do."""
 CERTAIN = 0.95
 """The same beyond which no more drafts are made: under it one that has part of an old hand in the colour of the new may
 pass, and of several drafts others do better."""
-LEFT_OUT = 0.15
-"""Share of a change that maps of colours may leave out (`editor.recolour`) for it to be one of colours alone: in the
-studio at most that of nearly all that come out right, and more than that of hands and rims in two colours."""
+LEFT_OUT, FADED = 0.3, 0.05
+"""Share of a change that maps of colours may leave out, and of a source's edges that they may blur away, for it to be
+one of colours alone (`editor.recolour`): what is added is left out, what is taken away fades."""
 AS_SURE = 0.5
 """Share of its odds that each thing wanted keeps at least where colours alone take a draft's place: the VLM sees the
 ghost of a hand that should go, but may still pass it."""
@@ -250,7 +250,7 @@ class Judge:
         half = torch.tensor(sorted(ranked[: -(-len(order) // 2)]), device=decoded.device)
         looks, drafts = [], [*range(len(order))]
         for maps in colour_maps(self.before, decoded[half]):
-            able = left_out(self.before, decoded[half], maps) <= LEFT_OUT
+            able = (left_out(self.before, decoded[half], maps) <= LEFT_OUT) & (faded(self.square, maps) <= FADED)
             if able.any():
                 shown = self._as_draft(recoloured(self.square, maps[able]).clamp(0, 1))
                 wanted, before = (c[:, : self.wanted].double() for c in (shown.checks, scored.checks[half][able]))

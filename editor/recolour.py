@@ -33,6 +33,8 @@ ASIDE = 2
 """Pixels by which what is there may have been drawn aside."""
 CLEAR = 0.15
 """Distance of two colours, in [0, 1] pixel units, that is a clear change."""
+EDGE, FADED = 0.25, 0.4
+"""Distance of the colours on both sides that makes an edge, and the share of it under which the edge is gone."""
 MISFIT = 1e-3
 """Squared deviation by which one way fits so much worse than another that it counts a third of it."""
 
@@ -79,6 +81,23 @@ def left_out(source: Images, edits: Images, maps: Maps) -> Float[Tensor, " batch
     apart = torch.maximum(_apart(shown, _nearest(shown, edits, ASIDE)), _apart(edits, _nearest(edits, shown, ASIDE)))
     changed = (_apart(edits, source) > CLEAR).sum((1, 2, 3)).clamp(min=1)
     return (apart.nan_to_num(torch.inf) > CLEAR).sum((1, 2, 3)) / changed
+
+
+def faded(source: Images, maps: Maps) -> Float[Tensor, " batch"]:
+    """The share of a source's edges (1, 3, H, W) that maps of colours blur away, of all where they change anything.
+
+    Colours that become others keep their edges, but those of a hand that is taken away fade, or leave a ghost of it.
+    """
+    source = _small(source)
+    shown, before, lost = recoloured(source, maps), 0, 0
+    changed = _apart(shown, source) > CLEAR
+    for dim in (-1, -2):
+        near, far = slice(None, -ASIDE), slice(ASIDE, None)
+        sides = [(..., part) if dim == -1 else (..., part, slice(None)) for part in (near, far)]
+        old, new = (_apart(*(images[side] for side in sides)) for images in (source, shown))
+        edge = (old > EDGE) & (changed[sides[0]] | changed[sides[1]])
+        before, lost = before + edge.sum((1, 2, 3)), lost + (edge & (new < FADED * old)).sum((1, 2, 3))
+    return lost / before.clamp(min=1)
 
 
 def recoloured(pixels: Float[Tensor, "#batch 3 height width"], maps: Maps) -> Images:

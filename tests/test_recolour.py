@@ -12,9 +12,9 @@ from PIL import Image
 
 from editor import images
 from editor.finish import Canvas, Landed
-from editor.judge import LEFT_OUT, Judge
+from editor.judge import FADED, LEFT_OUT, Judge
 from editor.models import Models
-from editor.recolour import GRID, colour_maps, left_out, recoloured
+from editor.recolour import GRID, colour_maps, faded, left_out, recoloured
 from editor.report import report_of
 from editor.types import SearchSettings
 from editor.ui_parts import ending_line
@@ -95,6 +95,16 @@ def test_the_ghost_of_what_was_taken_away_counts_as_left_out():
     ghost[..., 63:65, 64:84] = 0.7 * edit[..., 63:65, 64:84] + 0.3 * source[..., 63:65, 64:84]
     half, *_ = colour_maps(source, ghost)
     assert float(left_out(source, edit, half)) > 0.4
+
+
+def test_the_edges_of_what_is_taken_away_fade_and_those_of_what_changes_colour_do_not():
+    bare, hand, other = ring(RED), ring(RED), ring(RED)
+    hand[..., 63:65, 64:84], other[..., 63:65, 64:84] = (torch.tensor(c)[:, None, None] for c in (BLUE, BLACK))
+    for edit, gone in ((bare, True), (other, False), (ring(BLUE), True)):
+        for maps in colour_maps(hand, edit):
+            assert (float(faded(hand, maps)) > FADED) == gone
+    for maps in colour_maps(bare, ring(BLUE)):
+        assert float(faded(bare, maps)) < FADED
 
 
 def test_maps_found_at_a_small_size_serve_any():
