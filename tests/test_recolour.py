@@ -10,18 +10,23 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.cases import make
+from benchmarks.trials import psnr, verdict
 from editor import images
+from editor.engine import EFFORTS
 from editor.finish import Canvas, Landed
 from editor.judge import FADED, LEFT_OUT, Judge
 from editor.models import Models
 from editor.recolour import GRID, colour_maps, faded, left_out, recoloured
 from editor.report import report_of
-from editor.types import SearchSettings
+from editor.types import EditRequest, SearchSettings
 from editor.ui_parts import ending_line
 from rewards.checks import CheckScores
+from rewards.plan import parse, worked_out
 from rewards.preserve import Kept
 from rewards.vlm import Calls
 from tests.test_engine import PLAN, SETTINGS, picture, request
+from training.world import TUNE
 
 RED, BLUE, WHITE, BLACK = (0.8, 0.15, 0.17), (0.16, 0.33, 0.8), (0.96, 0.96, 0.94), (0.1, 0.1, 0.12)
 
@@ -271,3 +276,16 @@ def test_the_page_says_that_only_colours_changed(tiny_editor):
     recoloured = replace(last.candidates[0], recoloured=True)
     assert "Only colours changed" in ending_line(replace(last, changed=0.5, candidates=(recoloured,)))
     assert report_of(request(), replace(last, candidates=(recoloured,)))["recoloured"]
+
+
+@pytest.mark.slow
+def test_a_rim_gets_its_colour_in_the_pictures_own_shapes(studio):
+    case = make(TUNE, 3562)
+    plan = parse(worked_out(case.request.reply))
+    wanted = EditRequest(
+        image=case.image, instruction=case.request.instruction, plan=plan, settings=EFFORTS["fast"].but(seed=1)
+    )
+    *_, last = studio.edit(wanted)
+    assert last.candidates[0].recoloured
+    assert psnr(last.best, case.answer) > 28
+    assert verdict(case, last.best, "")["success_3"]
