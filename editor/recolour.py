@@ -101,11 +101,12 @@ def faded(source: Images, maps: Maps) -> Float[Tensor, " batch"]:
 
 
 def recoloured(pixels: Float[Tensor, "#batch 3 height width"], maps: Maps) -> Images:
-    """Pixels of any size with their colours mapped; not clamped."""
-    if maps.shape[-2:] != pixels.shape[-2:]:
-        maps = F.interpolate(maps, size=pixels.shape[-2:], mode="bilinear", align_corners=False)
-    shift, *slopes = maps.to(pixels).split(3, dim=1)
-    return pixels + shift + sum(slope * pixels[:, c : c + 1] for c, slope in enumerate(slopes))
+    """Pixels of any size with their colours mapped; not clamped. Larger maps are made for one picture at a time."""
+    if maps.shape[-2:] == pixels.shape[-2:]:
+        shift, *slopes = maps.to(pixels).split(3, dim=1)
+        return pixels + shift + sum(slope * pixels[:, c : c + 1] for c, slope in enumerate(slopes))
+    size, each = pixels.shape[-2:], zip(pixels.expand(len(maps), -1, -1, -1).split(1), maps.split(1), strict=True)
+    return torch.cat([recoloured(own, F.interpolate(one, size=size, mode="bilinear")) for own, one in each])
 
 
 def _fitted(source: Images, wanted: Images, weight: Float[Tensor, "batch 1 h w"]) -> Maps:
