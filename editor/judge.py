@@ -41,7 +41,7 @@ CERTAIN = 0.95
 pass, and of several drafts others do better."""
 LEFT_OUT, FADED = 0.3, 0.05
 """Share of a change that maps of colours may leave out, and of a source's edges that they may blur away, for it to be
-one of colours alone (`editor.recolour`): what is added is left out, what is taken away fades."""
+one of colours alone (`editor.recolour`): what is added is left out, what is taken away fades, in either way."""
 AS_SURE = 0.5
 """Share of its odds that each thing wanted keeps at least where colours alone take a draft's place: the VLM sees the
 ghost of a hand that should go, but may still pass it."""
@@ -249,8 +249,10 @@ class Judge:
         ranked = sorted(range(len(order)), key=order.__getitem__, reverse=True)
         half = torch.tensor(sorted(ranked[: -(-len(order) // 2)]), device=decoded.device)
         looks, drafts = [], [*range(len(order))]
-        for maps in colour_maps(self.before, decoded[half]):
-            able = (left_out(self.before, decoded[half], maps) <= LEFT_OUT) & (faded(self.square, maps) <= FADED)
+        ways = colour_maps(self.before, decoded[half])
+        whole = torch.stack([faded(self.square, maps) for maps in ways]).amax(0) <= FADED
+        for maps in ways:
+            able = whole & (left_out(self.before, decoded[half], maps) <= LEFT_OUT)
             if able.any():
                 shown = self._as_draft(recoloured(self.square, maps[able]).clamp(0, 1))
                 wanted, before = (c[:, : self.wanted].double() for c in (shown.checks, scored.checks[half][able]))
