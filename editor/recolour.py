@@ -33,7 +33,7 @@ ASIDE = 2
 """Pixels by which what is there may have been drawn aside."""
 CLEAR = 0.15
 """Distance of two colours, in [0, 1] pixel units, that is a clear change."""
-EDGE, FADED = 0.25, 0.4
+EDGE, GONE = 0.25, 0.4
 """Distance of the colours on both sides that makes an edge, and the share of it under which the edge is gone."""
 MISFIT = 1e-3
 """Squared deviation by which one way fits so much worse than another that it counts a third of it."""
@@ -96,7 +96,7 @@ def faded(source: Images, maps: Maps) -> Float[Tensor, " batch"]:
         sides = [(..., part) if dim == -1 else (..., part, slice(None)) for part in (near, far)]
         old, new = (_apart(*(images[side] for side in sides)) for images in (source, shown))
         edge = (old > EDGE) & (changed[sides[0]] | changed[sides[1]])
-        before, lost = before + edge.sum((1, 2, 3)), lost + (edge & (new < FADED * old)).sum((1, 2, 3))
+        before, lost = before + edge.sum((1, 2, 3)), lost + (edge & (new < GONE * old)).sum((1, 2, 3))
     return lost / before.clamp(min=1)
 
 
