@@ -283,7 +283,8 @@ class Editor:
         made, judged = [], []
         for turn, (edits, nfe) in enumerate(batches, 1):
             edits = judge.roomier(edits) if made else judge.within(edits)
-            made, judged = [*made, edits], [*judged, checked(judge.drafted(edits), len(edits))]
+            edits, scored = judge.with_colours(edits, checked(judge.drafted(edits), len(edits)))
+            made, judged = [*made, edits], [*judged, scored]
             yield progress.drafted(made[-1], judged[-1], nfe)
             stopped = stop.is_set()  # once, so that the recipe of a stopped run says all: a later stop ends the search
             passed = any(part.met.any() for part in judged)

@@ -17,10 +17,11 @@ from torch.nn import functional as F
 from editor import images
 from editor.focus import Focus, widened
 from editor.models import Models
-from editor.particles import joined, take
-from editor.recolour import colour_maps, faded, left_out, recoloured
+from editor.palette import repainted
+from editor.particles import joined
+from editor.recolour import colour_maps, faded, recoloured
 from editor.types import EditError, Images, Latents, Plan, Scored, SearchSettings
-from rewards.base import Check
+from rewards.base import NO, Check
 from rewards.checks import CheckReward, CheckScores
 from rewards.plan import keep_checks
 from rewards.preserve import Kept, Layout, Preserve, outside
@@ -39,12 +40,11 @@ does: searches leave less of it as it was than drafts do."""
 CERTAIN = 0.95
 """The same beyond which no more drafts are made: under it one that has part of an old hand in the colour of the new may
 pass, and of several drafts others do better."""
-LEFT_OUT, FADED = 0.3, 0.05
-"""Share of a change that maps of colours may leave out, and of a source's edges that they may blur away, for it to be
-one of colours alone (`editor.recolour`): what is added is left out, what is taken away fades, in either way."""
-AS_SURE = 0.5
-"""Share of its odds that each thing wanted keeps at least where colours alone take a draft's place: the VLM sees the
-ghost of a hand that should go, but may still pass it."""
+FADED, WIPED = 0.05, 0.5
+"""Share of the edges in what changes colour (`editor.recolour.faded`) up to which all stays by construction, whatever
+the VLM thinks of it, and beyond which the change wipes things out, which is none of colours alone."""
+NOTICED = 0.05
+"""Deviation of a pixel, in [0, 1], from which on its place changed."""
 STAYS = 0.1
 """Loss by drift up to which a draft stays where the source is: what changes in parts alone has less."""
 LEAST_WEIGHT = 1e-3
@@ -213,10 +213,7 @@ class Judge:
         return (kept.drift >= -STAYS) | (self.weights.drift == 0)
 
     def __call__(self, latents: Latents) -> Scored:
-        return self._of_search(self.decoded(latents))
-
-    def _of_search(self, decoded: Images) -> Scored:
-        return self._scored(decoded, self.sure, outlines=self.sure is not None)
+        return self._scored(self.decoded(latents), self.sure, outlines=self.sure is not None)
 
     @torch.no_grad()
     def drafted(self, latents: Latents) -> Scored:
@@ -225,52 +222,53 @@ class Judge:
         It stays where the source is as well. Outlines count even where captions suffice: of drafts that all meet the
         plan, those are nearer to what was asked for whose outlines lie where the source's do.
         """
-        decoded = self.decoded(latents)
-        return self._in_its_shapes(decoded, self._as_draft(decoded))
-
-    @torch.no_grad()
-    def found(self, latents: Latents) -> Scored:
-        """The same of what a search found: its score, or that of colours alone where these are as sure."""
-        decoded = self.decoded(latents)
-        return self._in_its_shapes(decoded, self._of_search(decoded), self.sure)
+        return self._as_draft(self.decoded(latents))
 
     def _as_draft(self, decoded: Images) -> Scored:
         kept = self.layout(decoded)
         scored = self._surely(self._scored(decoded, outlines=True, kept=kept))
         return scored._replace(met=scored.met & self._stays(kept))
 
-    def _in_its_shapes(self, decoded: Images, scored: Scored, sure: float | None = None) -> Scored:
-        """Images, and in place of those that change colours alone what these make of the source's own pixels.
+    @torch.no_grad()
+    def with_colours(self, drafts: Latents, scored: Scored) -> tuple[Latents, Scored]:
+        """Drafts and, where that raises the score, one more: the source with the colours that they tell of.
 
-        Where that meets all as a draft has to, and as surely as `sure` asks, it comes first, since nothing of it is
-        drawn anew. The better half is looked at.
+        Nothing of it is drawn anew (`editor.palette`). It meets the plan where MET holds for all that is wanted, and
+        then comes first; what must stay does so where no edge fades, or the VLM sees it. What should be gone is left to
+        drafts, since another colour only hides it.
         """
-        order = scored.order()
-        ranked = sorted(range(len(order)), key=order.__getitem__, reverse=True)
-        half = torch.tensor(sorted(ranked[: -(-len(order) // 2)]), device=decoded.device)
-        looks, drafts = [], [*range(len(order))]
-        ways = colour_maps(self.before, decoded[half])
-        whole = torch.stack([faded(self.square, maps) for maps in ways]).amax(0) <= FADED
-        for maps in ways:
-            able = whole & (left_out(self.before, decoded[half], maps) <= LEFT_OUT)
-            if able.any():
-                shown = self._as_draft(recoloured(self.square, maps[able]).clamp(0, 1))
-                wanted, before = (c[:, : self.wanted].double() for c in (shown.checks, scored.checks[half][able]))
-                odds, least = (p.logit(eps=1e-7).exp() for p in (wanted, before))
-                met = shown.met & ((wanted > (sure or SUFFICES)) & (odds >= AS_SURE * least)).all(1)
-                looks.append(shown._replace(maps=maps[able], met=met, surety=met.to(shown.surety)))
-                drafts += half[able].tolist()
-        none = torch.full((len(order), *maps.shape[1:]), torch.nan, device=maps.device)
-        seen = joined([scored._replace(maps=none), *looks])
-        order, best = seen.order(), [*range(len(scored.reward))]
-        for index, draft in enumerate(drafts):
-            if order[index][0] and (best[draft] == draft or order[index] > order[best[draft]]):
-                best[draft] = index
-        return take(seen, torch.tensor(best))
+        if any(check.expected == NO for check in self.checks.checks[: self.wanted]):
+            return drafts, scored
+        found = repainted(self.square, scored.images, self._as_draft, self.source.reward, self._own_mask())
+        if found is None:
+            return drafts, scored
+        maps = colour_maps(self.square, found)
+        shown, lost = recoloured(self.square, maps).clamp(0, 1), faded(self.square, maps)
+        looks = self._as_draft(shown)
+        kept = (lost <= FADED) | (looks.checks[:, self.wanted :] > MET).all(1)
+        met = (looks.checks[:, : self.wanted] > MET).all(1) & kept & (lost <= WIPED)
+        none = torch.full((len(drafts), *maps.shape[1:]), torch.nan, device=maps.device)
+        looks = looks._replace(met=met, surety=met.to(looks.surety), maps=maps)
+        return torch.cat([drafts, self._encoded(shown)]), joined([scored._replace(maps=none), looks])
+
+    def _own_mask(self) -> Images | None:
+        """The user's own mask over the pixels (1, 1, S, S), if there is one: nothing outside takes another colour."""
+        if self.mask is None or self.focus is not None:
+            return None
+        return F.interpolate(self.mask, size=self.square.shape[-2:])
+
+    def _encoded(self, shown: Images) -> Latents:
+        """Latents of the source's pixels with other colours (1, 3, S, S): the source's own where none changed."""
+        changed = ((shown - self.square).abs().amax(1, keepdim=True) > NOTICED).to(self.latents)
+        where = F.adaptive_max_pool2d(changed, self.latents.shape[-2:])
+        return self.within(torch.lerp(self.latents, self.codec.encode(shown), where))
 
     def certain(self, drafts: Scored) -> bool:
-        """Whether a draft keeps what must stay and meets the plan beyond CERTAIN."""
-        return bool((drafts.met & (drafts.checks[:, : self.wanted] > CERTAIN).all(1)).any())
+        """Whether a draft keeps what must stay and meets the plan beyond CERTAIN, or colours alone do at all."""
+        certain = (drafts.checks[:, : self.wanted] > CERTAIN).all(1)
+        if drafts.maps is not None:
+            certain |= drafts.maps.isfinite().flatten(1).all(1)
+        return bool((drafts.met & certain).any())
 
     def kept(self, latents: Latents, draft: bool) -> Scored:
         """What of a result, or of a draft, is kept is judged by the checks alone; met counts as where it was found."""

@@ -157,24 +157,38 @@ class Progress:
         """Put the source back where the best candidate's change earned next to nothing; see `editor.undo`.
 
         All of it, where the source meets every check of the plan already; nothing, where the plan would be met no
-        longer. Where there is room for no gradient it is either all or, of what changes colours alone, their shapes.
+        longer, or where colours alone changed. Where there is room for no gradient colours alone are tried instead.
         """
         draft, latents = self.update.drafted, self.judge.within(self.latents)
+        if self.best.recoloured and not self.judge.source.met:
+            self._told_change(latents)
+            return
         if self.judge.source.met:
             least = self.source
         elif gradient:
             begun, kept = self.inverted.latents, partial(self.judge.kept, draft=draft)
             least = least_change(kept, latents, begun, give_up, self.request.settings.particles)
         else:
-            least = latents
+            self._colours_alone(latents)
+            return
         with torch.no_grad():
-            judged = self.judge.drafted(least) if draft else self.judge.found(least)
+            judged = self.judge.drafted(least) if draft else self.judge(least)
             (spared,) = self._candidates(judged, [self.best.place])
         spared = replace(spared, met=spared.met or self.judge.source.met)
-        if not (gradient or spared.recoloured or self.judge.source.met):
-            return
         if spared.met or not self.best.met:
             self.spared, latents = spared, least
+        self._told_change(latents)
+
+    @torch.no_grad()
+    def _colours_alone(self, latents: Latents) -> None:
+        """Put the source with the colours of what was found in its place, where that meets the plan."""
+        latents, scored = self.judge.with_colours(latents, self.judge(latents))
+        if len(latents) == 2 and scored.met[-1]:
+            *_, self.spared = self._candidates(scored, 2 * [self.best.place])
+            self._told_change(latents[-1:])
+
+    def _told_change(self, latents: Latents) -> None:
+        """Say which share of the places these latents change."""
         changed = float((latents != self.source).any(1).float().mean())
         self.update = replace(self.update, changed=changed, cost=self._cost(self.update.cost.nfe))
 

@@ -468,7 +468,6 @@ def test_part_of_a_plan_is_more_than_the_source_has_and_less_than_all_with_what_
 
 def test_drafts_that_moved_as_a_whole_do_not_suffice(tiny_editor, monkeypatch):
     monkeypatch.setattr("editor.judge.SUFFICES", 0.0)
-    monkeypatch.setattr("editor.judge.LEFT_OUT", -1.0)
     found = tiny_editor.invert(picture(), 0.4)
     for weight in (0.0, 1.0):
         settings = SearchSettings(drift=weight)
@@ -477,8 +476,7 @@ def test_drafts_that_moved_as_a_whole_do_not_suffice(tiny_editor, monkeypatch):
         assert judge.drafted(found.latents.expand(2, -1, -1, -1)).met.tolist() == [weight == 0.0, True]
 
 
-def test_a_draft_has_to_be_sure_of_what_is_wanted_and_to_keep_the_rest(tiny_editor, monkeypatch):
-    monkeypatch.setattr("editor.judge.LEFT_OUT", -1.0)
+def test_a_draft_has_to_be_sure_of_what_is_wanted_and_to_keep_the_rest(tiny_editor):
     found = tiny_editor.invert(picture(), 0.4)
     judge = Judge.of(
         tiny_editor.models, PLAN, found.square, found.latents, found.before, None, SearchSettings(), Calls()

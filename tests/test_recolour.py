@@ -1,4 +1,4 @@
-"""Changes of colours alone: on edits whose answer is known, laid into pictures, and in place of drafts."""
+"""Changes of colours alone: on edits whose answer is known, laid into pictures, and beside drafts."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from benchmarks.cases import make
 from benchmarks.trials import psnr, verdict
 from editor import images
 from editor.engine import EFFORTS
 from editor.finish import Canvas, Landed
-from editor.judge import FADED, LEFT_OUT, Judge
+from editor.judge import FADED, WIPED, Judge
 from editor.models import Models
-from editor.recolour import GRID, colour_maps, faded, left_out, recoloured
+from editor.palette import DIMMED, OTHER, Change, pieces, proposals, regions, repainted
+from editor.recolour import GRID, Fit, colour_maps, faded, recoloured
 from editor.report import report_of
-from editor.types import EditRequest, SearchSettings
+from editor.types import EditRequest, Scored, SearchSettings
 from editor.ui_parts import ending_line
 from rewards.checks import CheckScores
 from rewards.plan import parse, worked_out
@@ -49,75 +51,141 @@ def error(a, b):
     return float((a - b).square().mean().sqrt())
 
 
+def numpy_of(images):
+    return images.permute(0, 2, 3, 1).numpy()
+
+
+# Maps of colours ------------------------------------------------------------------------------------------------------
+
+
 def test_the_source_itself_is_left_alone():
     source = ring(RED)
-    for maps in colour_maps(source, source):
-        assert maps.shape == (1, 12, GRID, GRID)
-        torch.testing.assert_close(recoloured(source, maps), source, atol=1e-5, rtol=0)
+    maps = colour_maps(source, source)
+    assert maps.shape == (1, 12, GRID, GRID)
+    torch.testing.assert_close(recoloured(source, maps), source, atol=1e-5, rtol=0)
 
 
-def test_what_was_drawn_aside_in_another_colour_gets_it_in_its_own_place():
-    source, answer = ring(RED), ring(BLUE)
-    edits = torch.cat([answer.roll(2, -1), answer.roll((-1, 2), (-2, -1))])
-    maps, *_ = colour_maps(source, edits)
-    shown = recoloured(source, maps)
-    for one, edit in zip(shown.split(1), edits.split(1), strict=True):
-        assert error(one, answer) < error(edit, answer) / 3
-    assert (left_out(source, edits, maps) < LEFT_OUT).all()
+def test_soft_edges_become_mixtures_of_the_new_colours():
+    source, answer = (F.avg_pool2d(ring(c, side=2 * GRID), 2) for c in (RED, BLUE))
+    wanted = ring(BLUE)
+    shown = recoloured(source, colour_maps(source, wanted))
+    assert error(wanted, answer) > 0.03, "whose edges are hard"
+    assert error(shown, answer) < error(wanted, answer) / 3
 
 
-def test_marks_that_were_drawn_aside_stay_on_a_face_of_another_colour():
-    source, answer = ring(RED, marks=BLACK), ring(RED, face=BLUE)
-    edit = answer.roll(2, -1)
-    followed, best = (recoloured(source, maps) for maps in colour_maps(source, edit))
-    mark = (..., slice(30, 33), slice(62, 66))
-    assert error(best[mark], answer[mark]) < error(followed[mark], answer[mark])
-    assert error(best, answer) < error(followed, answer)
-
-
-def test_marks_near_a_rim_of_their_colour_stay_where_the_rim_changes():
-    source, answer = ring(BLACK, marks=BLACK), ring(BLUE, marks=BLACK)
-    followed, best = (recoloured(source, maps) for maps in colour_maps(source, answer.roll(1, -1)))
-    mark = (..., slice(30, 33), slice(62, 66))
-    assert error(best[mark], answer[mark]) < 0.05
-    assert error(best, answer) < error(followed, answer)
-
-
-def test_what_is_new_is_not_made_of_colours():
-    source = ring(RED)
-    edit = source.clone()
-    edit[..., 62:66, 64:100] = torch.tensor(BLUE)[:, None, None]
-    for maps in colour_maps(source, edit):
-        assert float(left_out(source, edit, maps)) > 0.4
-
-
-def test_the_ghost_of_what_was_taken_away_counts_as_left_out():
-    edit = ring(RED)
-    source, ghost = edit.clone(), edit.clone()
-    source[..., 63:65, 64:84] = torch.tensor(BLUE)[:, None, None]
-    whole, *_ = colour_maps(source, edit)
-    assert float(left_out(source, edit, whole)) < LEFT_OUT
-    ghost[..., 63:65, 64:84] = 0.7 * edit[..., 63:65, 64:84] + 0.3 * source[..., 63:65, 64:84]
-    half, *_ = colour_maps(source, ghost)
-    assert float(left_out(source, edit, half)) > 0.4
+def test_many_wanted_pictures_share_one_factorisation_of_plain_least_squares():
+    source, wanted = ring(RED), torch.cat([ring(BLUE), ring(BLACK), ring(RED, face=BLUE)])
+    shown = recoloured(source, Fit(source)(wanted))
+    for one, answer in zip(shown.split(1), wanted.split(1), strict=True):
+        assert error(one, answer) < 0.03
+        assert error(one, answer) < error(source, answer) / 5
 
 
 def test_the_edges_of_what_is_taken_away_fade_and_those_of_what_changes_colour_do_not():
     bare, hand, other = ring(RED), ring(RED), ring(RED)
     hand[..., 63:65, 64:84], other[..., 63:65, 64:84] = (torch.tensor(c)[:, None, None] for c in (BLUE, BLACK))
-    for edit, gone in ((bare, True), (other, False), (ring(BLUE), True)):
-        for maps in colour_maps(hand, edit):
-            assert (float(faded(hand, maps)) > FADED) == gone
-    for maps in colour_maps(bare, ring(BLUE)):
-        assert float(faded(bare, maps)) < FADED
+    assert float(faded(hand, colour_maps(hand, bare))) > WIPED
+    assert float(faded(hand, colour_maps(hand, other))) <= FADED
+    assert float(faded(bare, colour_maps(bare, ring(BLUE)))) <= FADED
 
 
 def test_maps_found_at_a_small_size_serve_any():
     small, large = ring(RED), ring(RED, side=4 * GRID)
-    maps, *_ = colour_maps(large, ring(BLUE, side=4 * GRID).roll(8, -1))
+    maps = colour_maps(large, ring(BLUE, side=4 * GRID))
     assert maps.shape[-2:] == (GRID, GRID)
     assert error(recoloured(large, maps), ring(BLUE, side=4 * GRID)) < 0.05
     assert error(recoloured(small, maps), ring(BLUE)) < 0.05
+
+
+# Regions and colours --------------------------------------------------------------------------------------------------
+
+
+def test_a_region_is_all_that_has_one_colour():
+    found = regions(numpy_of(ring(RED))[0])
+    assert len(found) == 3
+    assert (sum(region.astype(int) for region in found) == 1).all()
+    rim = max(found, key=lambda region: region[64, 18])
+    assert (rim == (np.linalg.norm(numpy_of(ring(RED))[0] - RED, axis=-1) < 0.01)).all()
+
+
+def test_pieces_of_a_region_hang_together():
+    found = regions(numpy_of(ring(RED))[0])
+    marks = max(found, key=lambda region: region[32, 64])
+    parts = pieces(marks)
+    assert len(parts) == 4
+    assert (sum(part.astype(int) for part in parts) == marks).all()
+    rim = max(found, key=lambda region: region[64, 18])
+    assert pieces(rim) == [], "it hangs together as a whole"
+
+
+def test_light_and_grain_stay_in_proportion_under_another_colour():
+    pixels = np.full((8, 8, 3), 0.8)
+    pixels[:4] = 0.72
+    region = np.ones((8, 8), bool)
+    region[0, 0] = False
+    dark = Change(region, np.array([0.1, 0.1, 0.1])).of(pixels)
+    assert dark[0, 0] == pytest.approx([0.72] * 3), "outside the region"
+    assert np.ptp(dark[region]) == pytest.approx(0.08 * DIMMED, abs=0.005)
+
+
+def test_proposals_are_the_colours_that_drafts_give_a_region_or_bring_in():
+    source = ring(RED)
+    drafts = numpy_of(torch.cat([ring(BLUE).roll(5, -1), ring(RED)]))
+    among = regions(numpy_of(source)[0])
+    made = proposals(numpy_of(source)[0], among, drafts)
+    rim = max(among, key=lambda region: region[64, 18])
+    blue = [change for change in made if np.linalg.norm(change.colour - BLUE) < 0.05]
+    assert any(change.region is rim for change in blue)
+    for change in made:
+        own = np.median(numpy_of(source)[0][change.region], axis=0)
+        assert np.linalg.norm(change.colour - own) > OTHER
+    assert proposals(numpy_of(source)[0], among, numpy_of(source)) == []
+
+
+def looks(*wanted):
+    """A score that is the more, the nearer a picture is to one of these, with one check that holds when it is near."""
+
+    def score(shown):
+        apart = torch.stack([(shown - one).square().mean((1, 2, 3)) for one in wanted]).amin(0)
+        return Scored(-100 * apart, checks=(apart < 0.001).float()[:, None])
+
+    return score
+
+
+def test_the_region_that_scores_best_takes_the_colour_wherever_drafts_drew_it():
+    source, answer = ring(RED), ring(BLUE)
+    least = float(looks(answer)(source).reward[0])
+    found = repainted(source, answer.roll(9, -1), looks(answer), least)
+    assert error(found, answer) < 0.03
+
+
+def test_one_piece_of_a_region_changes_where_that_scores_better():
+    source, answer = ring(RED), ring(RED)
+    answer[..., 61:67, 29:35] = torch.tensor(BLUE)[:, None, None]
+    least = float(looks(answer)(source).reward[0])
+    found = repainted(source, answer, lambda shown: looks(answer)(shown)._replace(
+        reward=1000 * looks(answer)(shown).reward), 1000 * least)  # fmt: skip
+    assert error(found, answer) < 0.02
+
+
+def test_two_regions_change_one_after_another_and_none_where_nothing_is_gained():
+    source, answer = ring(RED, marks=BLUE), ring(BLACK, marks=RED)
+    least = float(looks(answer)(source).reward[0])
+    found = repainted(source, answer, looks(answer), least)
+    assert error(found, answer) < error(source, answer) / 3
+    assert repainted(source, answer, looks(source), 0.0) is None
+    assert repainted(source, answer * torch.nan, looks(answer), least) is None
+
+
+def test_nothing_outside_a_mask_changes_its_colour():
+    source, answer = ring(RED), ring(BLUE)
+    mask = torch.zeros(1, 1, GRID, GRID)
+    mask[..., : GRID // 2] = 1
+    found = repainted(source, answer, lambda shown: looks(answer)(shown)._replace(
+        reward=100 * looks(answer)(shown).reward), -1e9, mask)  # fmt: skip
+    half = (..., slice(GRID // 2, None))
+    torch.testing.assert_close(found[half], source[half], atol=1e-6, rtol=0)
+    assert error(found[..., : GRID // 2], answer[..., : GRID // 2]) < 0.03
 
 
 # Laid into pictures ---------------------------------------------------------------------------------------------------
@@ -141,7 +209,7 @@ def blue_for_red(source, side=64):
     edit = unit.clone()
     right = unit[:, 0] - unit[:, 2] > 0.2
     edit[:, 0][right], edit[:, 2][right] = unit[:, 2][right], unit[:, 0][right]
-    return colour_maps(unit, edit)[0][0], place
+    return colour_maps(unit, edit)[0], place
 
 
 def test_the_detail_of_a_large_picture_stays_under_its_new_colours():
@@ -182,92 +250,109 @@ def test_a_landing_of_colours_alone_is_laid_over_the_sources_own_pixels():
     assert moved is None or max(abs(moved.x), abs(moved.y)) < 1
 
 
-# In place of drafts ---------------------------------------------------------------------------------------------------
+# Beside drafts --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def judge(tiny_editor, monkeypatch):
-    """A judge whose drafts are what they decode to, and that takes all for the plan that is not as the source is."""
+    """A judge whose drafts are what they decode to, and that holds for the plan what is blue where the ring is."""
     found = tiny_editor.invert(picture(), 0.4)
     judge = Judge.of(
         tiny_editor.models, PLAN, found.square, found.latents, found.before, None, SearchSettings(), Calls()
     )
-    judge.square = judge.before = ring(RED)
-    monkeypatch.setattr(judge, "decoded", lambda latents: latents)
+    judge.square = judge.before = judge.latents = ring(RED)
+    judge.codec = SimpleNamespace(encode=lambda shown: shown, decode=lambda latents: latents)
     judge.layout = lambda shown: Kept(torch.zeros(len(shown)), torch.zeros(len(shown)))
     judge.preserve = lambda shown: torch.zeros(len(shown))
-    count = len(judge.checks.checks)
+    judge.source = judge.source._replace(reward=0.0)
+    said, checks = SimpleNamespace(wanted=0.6, kept=0.9), judge.checks.checks
 
     def evaluate(shown):
-        blue = (shown[:, 2] - shown[:, 0]).amax((1, 2))
-        said = (blue > 0.3).float()[:, None].expand(-1, count) * 0.9
-        return CheckScores(blue, said)
+        blue = (shown[:, 2] - shown[:, 0])[:, 62:66, 15:22].mean((1, 2)) > 0.3
+        odds = torch.tensor([said.wanted] * judge.wanted + [said.kept] * (len(checks) - judge.wanted))
+        return CheckScores(2 * blue.float(), blue.float()[:, None] * odds)
 
-    judge.checks = SimpleNamespace(checks=judge.checks.checks, evaluate=evaluate)
+    judge.checks = SimpleNamespace(checks=checks, evaluate=evaluate, said=said)
     return judge
 
 
-def test_colours_in_the_sources_shapes_take_a_drafts_place(judge):
-    source, answer = ring(RED), ring(BLUE)
-    aside = answer.roll(2, -1)
-    new = source.clone()
-    new[..., 62:66, 64:100] = torch.tensor(BLUE)[:, None, None]
-    drafts = torch.cat([aside, source, source, new])
-    scored = judge.drafted(drafts)
-    assert scored.met.tolist() == [True, False, False, True]
-    assert [bool(one.isnan().any()) for one in scored.maps] == [False, True, True, True]
-    assert error(scored.images[:1], answer) < error(aside, answer) / 3
-    assert torch.equal(scored.images[1:], drafts[1:])
-    assert scored.best() == 0
+def seen(judge, drafts):
+    return judge.with_colours(drafts, judge.drafted(drafts))
 
 
-def test_colours_that_do_not_meet_the_plan_leave_the_draft(judge):
-    aside = ring(BLUE).roll(2, -1)
-    evaluate = judge.checks.evaluate
-    judge.checks.evaluate = lambda shown: CheckScores(
-        evaluate(shown).reward, evaluate(shown).probabilities * (shown == aside).all().float()
-    )
-    scored = judge.drafted(aside)
-    assert scored.met.tolist() == [True]
-    assert scored.maps.isnan().all()
-    assert torch.equal(scored.images, aside)
+def test_the_source_in_the_drafts_colours_joins_them_and_comes_first(judge):
+    drafts = torch.cat([ring(BLUE).roll(6, -1), ring(RED)])
+    latents, scored = seen(judge, drafts)
+    assert len(latents) == len(scored.reward) == 3
+    assert torch.equal(latents[:2], drafts)
+    assert [bool(one.isnan().any()) for one in scored.maps] == [True, True, False]
+    assert scored.best() == 2
+    assert scored.met.tolist() == [False, False, True], "drafts have to be surer"
+    assert error(scored.images[2:], ring(BLUE)) < 0.03
+    torch.testing.assert_close(scored.images[2:], recoloured(judge.square, scored.maps[2:]).clamp(0, 1))
+    assert judge.certain(scored)
 
 
-def test_colours_of_which_the_judge_is_less_sure_leave_the_draft(judge):
-    aside, evaluate = ring(BLUE).roll(2, -1), judge.checks.evaluate
-    for said, taken in ((0.95, True), (0.93, True), (0.85, False)):
-        judge.checks.evaluate = lambda shown, said=said: CheckScores(
-            evaluate(shown).reward, evaluate(shown).probabilities / 0.9 * (0.95 if torch.equal(shown, aside) else said)
-        )
-        assert bool(judge.drafted(aside).maps.isnan().any()) != taken
+def test_colours_that_the_judge_does_not_see_are_not_met(judge):
+    judge.checks.said.wanted = 0.4
+    _, scored = seen(judge, ring(BLUE))
+    assert scored.met.tolist() == [False, False]
+    assert not judge.certain(scored)
 
 
-def test_drafts_that_are_not_finite_are_left_to_who_asks(judge):
+def test_what_must_stay_does_where_no_edge_fades_whatever_the_judge_says(judge, monkeypatch):
+    judge.checks.said.kept = 0.2
+    assert seen(judge, ring(BLUE))[1].met[-1]
+    monkeypatch.setattr("editor.judge.FADED", -1.0)
+    assert not seen(judge, ring(BLUE))[1].met[-1]
+    judge.checks.said.kept = 0.9
+    assert seen(judge, ring(BLUE))[1].met[-1]
+    monkeypatch.setattr("editor.judge.WIPED", -1.0)
+    assert not seen(judge, ring(BLUE))[1].met[-1], "another colour that wipes things out"
+
+
+def test_what_should_be_gone_is_left_to_drafts(judge):
+    judge.checks.checks = (replace(judge.checks.checks[0], expected="no"), *judge.checks.checks[1:])
+    latents, scored = seen(judge, ring(BLUE))
+    assert len(latents) == 1
+    assert scored.maps is None
+
+
+def test_drafts_that_are_not_finite_tell_of_no_colours(judge):
     broken = ring(BLUE)
     broken[..., 5, 5] = torch.nan
-    scored = judge.drafted(torch.cat([broken, ring(BLUE).roll(2, -1)]))
-    assert [bool(one.isnan().any()) for one in scored.maps] == [True, False]
+    assert len(judge.with_colours(broken, judge._as_draft(ring(BLUE))._replace(images=broken))[0]) == 1
+    assert len(seen(judge, torch.cat([ring(RED), ring(BLUE)]))[0]) == 3
 
 
-def test_colours_of_what_a_search_found_have_to_be_as_sure_as_it(judge):
-    aside = ring(BLUE).roll(2, -1)
-    for sure, taken in ((None, True), (0.85, True), (0.95, False)):
-        judge.sure = sure
-        scored = judge.found(aside)
-        assert bool(scored.maps.isnan().any()) != taken
-        assert torch.equal(scored.images, aside) != taken
+def test_a_mask_of_the_users_own_keeps_colours_within(judge):
+    judge.mask = torch.zeros(1, 1, GRID, GRID)
+    judge.mask[..., : GRID // 2] = 1
+    latents, scored = seen(judge, ring(BLUE))
+    half = (..., slice(GRID // 2 + 8, None))
+    torch.testing.assert_close(latents[1:][half], judge.latents[half])
+    torch.testing.assert_close(scored.images[1:][half], judge.square[half], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("coloured", [True, False])
-def test_colours_take_a_results_place_without_memory_for_gradients_too(tiny_editor, monkeypatch, coloured):
-    monkeypatch.setattr(Models, "gradient", False)
-    monkeypatch.setattr("editor.judge.LEFT_OUT", 1e9 if coloured else -1.0)
-    monkeypatch.setattr(Judge, "_surely", lambda judge, scored: scored._replace(met=scored.reward > -1e9))
-    monkeypatch.setattr("editor.judge.SUFFICES", 0.0)
-    *_, last = tiny_editor.edit(request(settings=SETTINGS.but(undo=0.01)))
-    assert last.candidates[0].recoloured == coloured
-    assert (last.changed is None) != coloured
+@pytest.mark.parametrize("gradient", [True, False])
+def test_colours_alone_are_an_edits_end_with_and_without_gradients(tiny_editor, monkeypatch, gradient):
+    monkeypatch.setattr(Models, "gradient", gradient)
+    monkeypatch.setattr("editor.focus.LEAST_TOLD", 0.0)
+    monkeypatch.setattr("editor.judge.repainted", lambda source, *_: 1 - source)
+    with_colours = Judge.with_colours
+
+    def met(judge, drafts, scored):
+        latents, scored = with_colours(judge, drafts, scored)
+        last = torch.arange(len(latents)) == len(latents) - 1
+        return latents, scored._replace(met=last, surety=last.to(scored.surety))
+
+    monkeypatch.setattr(Judge, "with_colours", met)
+    *updates, last = tiny_editor.edit(request(settings=SETTINGS.but(undo=0.01, focus=0.9, draft_jumps=2)))
+    assert last.candidates[0].recoloured
     assert not any(candidate.recoloured for candidate in last.candidates[1:])
+    assert last.changed > 0.5
+    searched = any(update.stage == "search" and not update.drafted for update in updates)
+    assert searched != gradient, "without gradients nobody drafts, and the search's end tells of colours"
 
 
 def test_the_page_says_that_only_colours_changed(tiny_editor):
