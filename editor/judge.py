@@ -21,7 +21,7 @@ from editor.palette import repainted
 from editor.particles import joined
 from editor.recolour import colour_maps, faded, recoloured
 from editor.types import EditError, Images, Latents, Plan, Scored, SearchSettings
-from rewards.base import NO, Check
+from rewards.base import Check
 from rewards.checks import CheckReward, CheckScores
 from rewards.plan import keep_checks
 from rewards.preserve import Kept, Layout, Preserve, outside
@@ -234,12 +234,13 @@ class Judge:
         """Drafts and, where that raises the score, one more: the source with the colours that they tell of.
 
         Nothing of it is drawn anew (`editor.palette`). It meets the plan where MET holds for all that is wanted, and
-        then comes first; what must stay does so where no edge fades, or the VLM sees it. What should be gone is left to
-        drafts, since another colour only hides it.
+        then comes first; what must stay does so where no edge fades, or the VLM sees it. Only where all that is wanted
+        names a colour: what should be added or gone, another colour only feigns or hides.
         """
-        if any(check.expected == NO for check in self.checks.checks[: self.wanted]):
+        if not all(check.names_colour for check in self.checks.checks[: self.wanted]):
             return drafts, scored
-        found = repainted(self.square, scored.images, self._as_draft, self.source.reward, self._own_mask())
+        least, mask = self.source.reward, self._own_mask()
+        found = repainted(self.square, scored.images, self._as_draft, self.wanted, least, mask)
         if found is None:
             return drafts, scored
         maps = colour_maps(self.square, found)

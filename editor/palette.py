@@ -60,13 +60,16 @@ class Change(NamedTuple):
 
 
 def repainted(
-    source: Images, drafts: Images, score: Callable[[Images], Scored], least: float, mask: Images | None = None
-) -> Images | None:
+    source: Images, drafts: Images, score: Callable[[Images], Scored], wanted: int, least: float,
+    mask: Images | None = None,
+) -> Images | None:  # fmt: skip
     """A source (1, 3, H, W), at a small size, with those changes of colours that score best; None where none does.
 
     Regions take the colours that drafts (N, 3, H, W) tell of one after another, until all checks hold or the score, of
-    pictures (M, 3, H, W), rises no more; `least` is the source's own. The best region is tried by its pieces as well:
-    hands may share their colour with marks. Only regions that a mask (1, 1, H, W) reaches change, as far as it does.
+    pictures (M, 3, H, W), rises no more; `least` is the source's own. From the second on each has to make more checks
+    hold, of those that are `wanted`, the first, or else of all: no hand changes for marks that are seen better then.
+    The best region is tried by its pieces as well: hands may share their colour with marks. Only regions that a mask
+    (1, 1, H, W) reaches change, as far as it does.
     """
     fit = Fit(source)
     begun, shown = _pixels(source)[0], _pixels(drafts[drafts.isfinite().flatten(1).all(1)])
@@ -74,17 +77,17 @@ def repainted(
     if mask is not None:
         inside = F.interpolate(mask, size=begun.shape[:2])[0, 0].cpu().numpy() > 0
         left = [region & inside for region in left if (region & inside).sum() >= LEAST]
-    pixels, reached = begun, least
+    pixels, reached, held = begun, least, (-1, -1)
     for _ in range(CHANGES):
-        best = _best(source, fit, pixels, proposals(begun, left, shown), score)
+        best = _best(source, fit, pixels, proposals(begun, left, shown), score, wanted)
         if best is None:
             break
         whole = best.change.region
         parts = [best.change._replace(region=piece) for piece in pieces(whole)]
-        best = max(filter(None, (best, _best(source, fit, pixels, parts, score))), key=lambda one: one.reward)
-        if best.reward <= reached + GAIN:
+        best = max(filter(None, (best, _best(source, fit, pixels, parts, score, wanted))), key=lambda one: one.reward)
+        if best.reward <= reached + GAIN or best.held <= held:
             break
-        pixels, reached = best.change.of(pixels), best.reward
+        pixels, reached, held = best.change.of(pixels), best.reward, best.held
         left = [region for region in left if region is not whole]
         if best.done:
             break
@@ -94,21 +97,25 @@ def repainted(
 class _Look(NamedTuple):
     change: Change
     reward: float
+    held: tuple[int, int]
+    """How many checks hold, of what is wanted and of all."""
     done: bool
-    """Whether all checks hold."""
+    """Whether all do."""
 
 
 def _best(
-    source: Images, fit: Fit, pixels: Pixels, changes: Sequence[Change], score: Callable[[Images], Scored]
+    source: Images, fit: Fit, pixels: Pixels, changes: Sequence[Change], score: Callable[[Images], Scored], wanted: int
 ) -> _Look | None:
     """Of changes of a source's pixels, some of which may have changed already, the one whose picture scores best."""
     looks = []
     for begin in range(0, len(changes), AT_ONCE):
         some = changes[begin : begin + AT_ONCE]
-        wanted = torch.from_numpy(np.stack([change.of(pixels) for change in some])).permute(0, 3, 1, 2).to(source)
-        scored = score(recoloured(source, fit(wanted)).clamp(0, 1))
-        hold = (scored.checks > HOLDS).all(1).tolist()
-        looks += [_Look(*look) for look in zip(some, scored.reward.tolist(), hold, strict=True)]
+        target = torch.from_numpy(np.stack([change.of(pixels) for change in some])).permute(0, 3, 1, 2).to(source)
+        scored = score(recoloured(source, fit(target)).clamp(0, 1))
+        hold = scored.checks > HOLDS
+        held = zip(hold[:, :wanted].sum(1).tolist(), hold.sum(1).tolist(), strict=True)
+        told = scored.reward.tolist(), held, hold.all(1).tolist()
+        looks += [_Look(*look) for look in zip(some, *told, strict=True)]
     return max(looks, key=lambda look: look.reward, default=None)
 
 

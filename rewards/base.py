@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from re import findall
 from typing import Any, Protocol
 
 from jaxtyping import Float
+from PIL import ImageColor
 from torch import Tensor
 
 YES, NO = "yes", "no"
 CAPTION, KEPT = 500, 200
 """The most characters of a plan's caption, and of one thing to keep."""
+COLOURS = frozenset(ImageColor.colormap) | {"colour", "color", "coloured", "colored"}
+"""Words that name a colour or speak of one."""
 FAMILIES = ("qwen2_5_vl", "qwen3_vl")
 """Values of `model_type` in a folder's config.json that `rewards.vlm.VLM` reads."""
 
@@ -52,6 +56,11 @@ class Check:
     @property
     def is_open(self) -> bool:
         return self.expected not in (YES, NO)
+
+    @property
+    def names_colour(self) -> bool:
+        """Whether it speaks of colour, or of one that has a name on the web ("red", "navy")."""
+        return not COLOURS.isdisjoint(findall("[a-z]+", f"{self.question} {self.expected}".lower()))
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from editor.recolour import GRID, Fit, colour_maps, faded, recoloured
 from editor.report import report_of
 from editor.types import EditRequest, Scored, SearchSettings
 from editor.ui_parts import ending_line
+from rewards.base import Check
 from rewards.checks import CheckScores
 from rewards.plan import parse, worked_out
 from rewards.preserve import Kept
@@ -155,7 +156,7 @@ def looks(*wanted):
 def test_the_region_that_scores_best_takes_the_colour_wherever_drafts_drew_it():
     source, answer = ring(RED), ring(BLUE)
     least = float(looks(answer)(source).reward[0])
-    found = repainted(source, answer.roll(9, -1), looks(answer), least)
+    found = repainted(source, answer.roll(9, -1), looks(answer), 1, least)
     assert error(found, answer) < 0.03
 
 
@@ -164,17 +165,17 @@ def test_one_piece_of_a_region_changes_where_that_scores_better():
     answer[..., 61:67, 29:35] = torch.tensor(BLUE)[:, None, None]
     least = float(looks(answer)(source).reward[0])
     found = repainted(source, answer, lambda shown: looks(answer)(shown)._replace(
-        reward=1000 * looks(answer)(shown).reward), 1000 * least)  # fmt: skip
+        reward=1000 * looks(answer)(shown).reward), 1, 1000 * least)  # fmt: skip
     assert error(found, answer) < 0.02
 
 
 def test_two_regions_change_one_after_another_and_none_where_nothing_is_gained():
     source, answer = ring(RED, marks=BLUE), ring(BLACK, marks=RED)
     least = float(looks(answer)(source).reward[0])
-    found = repainted(source, answer, looks(answer), least)
+    found = repainted(source, answer, looks(answer), 1, least)
     assert error(found, answer) < error(source, answer) / 3
-    assert repainted(source, answer, looks(source), 0.0) is None
-    assert repainted(source, answer * torch.nan, looks(answer), least) is None
+    assert repainted(source, answer, looks(source), 1, 0.0) is None
+    assert repainted(source, answer * torch.nan, looks(answer), 1, least) is None
 
 
 def test_nothing_outside_a_mask_changes_its_colour():
@@ -182,7 +183,7 @@ def test_nothing_outside_a_mask_changes_its_colour():
     mask = torch.zeros(1, 1, GRID, GRID)
     mask[..., : GRID // 2] = 1
     found = repainted(source, answer, lambda shown: looks(answer)(shown)._replace(
-        reward=100 * looks(answer)(shown).reward), -1e9, mask)  # fmt: skip
+        reward=100 * looks(answer)(shown).reward), 1, -1e9, mask)  # fmt: skip
     half = (..., slice(GRID // 2, None))
     torch.testing.assert_close(found[half], source[half], atol=1e-6, rtol=0)
     assert error(found[..., : GRID // 2], answer[..., : GRID // 2]) < 0.03
@@ -265,7 +266,8 @@ def judge(tiny_editor, monkeypatch):
     judge.layout = lambda shown: Kept(torch.zeros(len(shown)), torch.zeros(len(shown)))
     judge.preserve = lambda shown: torch.zeros(len(shown))
     judge.source = judge.source._replace(reward=0.0)
-    said, checks = SimpleNamespace(wanted=0.6, kept=0.9), judge.checks.checks
+    said = SimpleNamespace(wanted=0.6, kept=0.9)
+    checks = tuple(replace(check, question="What colour is it?") for check in judge.checks.checks)
 
     def evaluate(shown):
         blue = (shown[:, 2] - shown[:, 0])[:, 62:66, 15:22].mean((1, 2)) > 0.3
@@ -311,8 +313,8 @@ def test_what_must_stay_does_where_no_edge_fades_whatever_the_judge_says(judge, 
     assert not seen(judge, ring(BLUE))[1].met[-1], "another colour that wipes things out"
 
 
-def test_what_should_be_gone_is_left_to_drafts(judge):
-    judge.checks.checks = (replace(judge.checks.checks[0], expected="no"), *judge.checks.checks[1:])
+def test_what_names_no_colour_is_left_to_drafts(judge):
+    judge.checks.checks = (Check("Does the clock have no second hand?"), *judge.checks.checks[1:])
     latents, scored = seen(judge, ring(BLUE))
     assert len(latents) == 1
     assert scored.maps is None
@@ -338,6 +340,7 @@ def test_a_mask_of_the_users_own_keeps_colours_within(judge):
 def test_colours_alone_are_an_edits_end_with_and_without_gradients(tiny_editor, monkeypatch, gradient):
     monkeypatch.setattr(Models, "gradient", gradient)
     monkeypatch.setattr("editor.focus.LEAST_TOLD", 0.0)
+    monkeypatch.setattr(Check, "names_colour", True)
     monkeypatch.setattr("editor.judge.repainted", lambda source, *_: 1 - source)
     with_colours = Judge.with_colours
 

@@ -294,6 +294,15 @@ def test_plans_survive_json_and_refuse_nonsense() -> None:
         Plan(())
 
 
+@pytest.mark.parametrize(("check", "named"), [
+    (Check("What colour is the rim?", "blue"), True), (Check("Is the car Navy?"), True),
+    (Check("What is the sky like?", "dark red"), True), (Check("Does the clock have no second hand?"), False),
+    (Check("Is it bored?"), False), (Check("What time does the clock show?", "4:45"), False),
+])  # fmt: skip
+def test_a_check_names_a_colour_by_a_word_of_its_own(check, named):
+    assert check.names_colour == named
+
+
 def test_rewards_stand_alone() -> None:
     """No module of rewards imports the editor, the training or the benchmarks."""
     for path in (Path(__file__).parents[1] / "rewards").glob("*.py"):
