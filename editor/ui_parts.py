@@ -27,6 +27,8 @@ from rewards.base import Plan
 
 CARD = 256
 """Longest side in pixels of a candidate's picture on its card."""
+DRAFT = "A draft that captions alone made was enough"
+OWN_EDGES = "Only colours changed: what keeps your picture's own edges comes before a higher score"
 COMPARED = 2048
 """Longest side in pixels of the pictures to compare: before, after, and their difference."""
 
@@ -60,9 +62,10 @@ def final_cards(candidates: Sequence[Candidate], plan: Plan, chosen: int) -> str
     cards = [
         Card(
             images.to_thumbnail(marked(candidate.preview), CARD),
-            f"{candidate.score:.2f}",
+            f"{candidate.score:.2f}" + " own edges" * candidate.recoloured,
             f"Use candidate {k + 1}",
             tuple((check.question, after >= 0.5) for check, after in zip(plan.checks, candidate.checks, strict=True)),
+            OWN_EDGES * candidate.recoloured,
         )
         for k, candidate in enumerate(candidates)
     ]
@@ -181,9 +184,11 @@ def ending_line(update: EditUpdate) -> str:
         return f"{update.broken} This is the best until then. {said}"
     if update.stopped:
         return f"Stopped after step {update.step} of {update.steps}; this is the best so far. {said}"
+    recoloured = update.candidates[0].recoloured
     if update.drafted:
-        said += " A draft that captions alone made was enough: nothing was searched for."
-    if update.candidates[0].recoloured:
+        draft = "Drafts that captions alone made told the colours" if recoloured else DRAFT
+        said += f" {draft}: nothing was searched for."
+    if recoloured:
         said += " Only colours changed: every edge is your picture's own."
     return f"Done in {update.cost.seconds:.1f} s. {said}"
 

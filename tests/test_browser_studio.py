@@ -61,7 +61,7 @@ def test_an_edit_of_an_example_with_the_studio(address):
         says(page, "This is the plan")
         shoot(page, "studio-plan")
         page.click("#run")
-        says(page, "Done in .* A draft that captions alone made was enough")
+        says(page, "Done in .* Drafts that captions alone made told the colours")
         expect(page.locator(".checks")).to_contain_text("background")
         slider = page.locator("#slider")
         expect(slider.locator("img").first).to_be_visible(timeout=PATIENCE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from html import unescape
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,7 +23,7 @@ from editor.palette import DIMMED, OTHER, Change, pieces, proposals, regions, re
 from editor.recolour import GRID, Fit, colour_maps, faded, recoloured
 from editor.report import report_of
 from editor.types import EditRequest, Scored, SearchSettings
-from editor.ui_parts import ending_line
+from editor.ui_parts import OWN_EDGES, ending_line, final_cards
 from rewards.base import Check
 from rewards.checks import CheckScores
 from rewards.plan import parse, worked_out
@@ -364,16 +365,33 @@ def test_the_page_says_that_only_colours_changed(tiny_editor):
     recoloured = replace(last.candidates[0], recoloured=True)
     assert "Only colours changed" in ending_line(replace(last, changed=0.5, candidates=(recoloured,)))
     assert report_of(request(), replace(last, candidates=(recoloured,)))["recoloured"]
+    cards = final_cards([recoloured, *last.candidates[1:]], last.plan, 0)
+    assert cards.count("own edges<") == 1
+    assert f'title="{OWN_EDGES}"' in unescape(cards)
 
 
 @pytest.mark.slow
-def test_a_rim_gets_its_colour_in_the_pictures_own_shapes(studio):
-    case = make(TUNE, 3562)
+@pytest.mark.parametrize(("index", "least"), [(3562, 30), (3531, 40)])
+def test_a_rim_and_hands_get_their_colour_in_the_pictures_own_shapes(studio, index, least):
+    case = make(TUNE, index)
     plan = parse(worked_out(case.request.reply))
     wanted = EditRequest(
         image=case.image, instruction=case.request.instruction, plan=plan, settings=EFFORTS["fast"].but(seed=1)
     )
     *_, last = studio.edit(wanted)
     assert last.candidates[0].recoloured
-    assert psnr(last.best, case.answer) > 28
+    assert last.candidates[0].met
+    assert psnr(last.best, case.answer) > least
     assert verdict(case, last.best, "")["success_3"]
+
+
+@pytest.mark.slow
+def test_black_hands_stay_black_on_a_face_that_turns_blue(studio):
+    image = Image.open("assets/examples/kitchen-clock.png").convert("RGB")
+    wanted = EditRequest(image=image, instruction="make the face blue", settings=EFFORTS["fast"].but(seed=1))
+    *_, last = studio.edit(wanted)
+    assert last.candidates[0].recoloured
+    before, after = as_bytes(image), as_bytes(last.best)
+    black = before[40:80, 40:80].max(-1) < 60
+    assert black.sum() > 50
+    assert np.median(after[40:80, 40:80][black].max(-1)) < 80
