@@ -262,7 +262,7 @@ class Judge:
         """Latents of the source's pixels with other colours (1, 3, S, S): the source's own where none changed."""
         changed = ((shown - self.square).abs().amax(1, keepdim=True) > NOTICED).to(self.latents)
         where = F.adaptive_max_pool2d(changed, self.latents.shape[-2:])
-        return self.within(torch.lerp(self.latents, self.codec.encode(shown), where))
+        return self.within(torch.lerp(self.latents, self.codec.encode(shown).to(self.latents), where))
 
     def certain(self, drafts: Scored) -> bool:
         """Whether a draft keeps what must stay and meets the plan beyond CERTAIN, or colours alone do at all."""
