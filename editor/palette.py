@@ -32,6 +32,8 @@ SHARE = 0.03
 """Of a region's pixels, over all drafts, that a colour has at least."""
 OWN, NEW = 2, 3
 """Colours that drafts show within a region, and of all that they changed, to try at most."""
+MOST = 60
+"""Proposals at once, the largest segments' first: clocks have 12 to 45, photographs would have hundreds."""
 PIECES, WHOLE = 4, 0.9
 """Of one region the largest that hang together, at most so many, and of at most this share of it."""
 CHANGES, GAIN = 3, 0.3
@@ -124,7 +126,10 @@ def _pixels(images: Images) -> Float[np.ndarray, "n h w 3"]:
 
 
 def regions(pixels: Pixels) -> list[Region]:
-    """Parts of a picture that have one colour each, wherever they lie; together all of it, but for the smallest."""
+    """Parts of a picture that have one colour each, wherever they lie; together all of it, but for the smallest.
+
+    In the order of the largest segment of each.
+    """
     segments = felzenszwalb(pixels, scale=60, sigma=0.4, min_size=8, channel_axis=-1)
     area = np.bincount(segments.ravel())
     means = np.stack([np.bincount(segments.ravel(), weights=c.ravel()) for c in np.moveaxis(pixels, -1, 0)], -1)
@@ -145,7 +150,10 @@ def pieces(region: Region) -> list[Region]:
 
 
 def proposals(pixels: Pixels, among: Sequence[Region], drafts: Float[np.ndarray, "n h w 3"]) -> list[Change]:
-    """Changes of these regions to the colours that drafts have there most, and to those that they bring in anywhere."""
+    """Changes of these regions to the colours that drafts have there most, and to those that they bring in anywhere.
+
+    Of the first regions, as far as MOST goes.
+    """
     changed = np.linalg.norm(drafts - pixels, axis=-1) > OTHER
     new = [*_colours(drafts[changed], changed.sum(), NEW)]
     made = []
@@ -157,7 +165,7 @@ def proposals(pixels: Pixels, among: Sequence[Region], drafts: Float[np.ndarray,
             if np.linalg.norm(colour - own) > OTHER and all(np.linalg.norm(colour - one) >= ALIKE for one in tried):
                 tried.append(colour)
         made += [Change(region, colour) for colour in tried]
-    return made
+    return made[:MOST]
 
 
 def _colours(pixels: Float[np.ndarray, "n 3"], of: int, most: int) -> Iterator[Float[np.ndarray, " 3"]]:

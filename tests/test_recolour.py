@@ -19,7 +19,7 @@ from editor.engine import EFFORTS
 from editor.finish import Canvas, Landed
 from editor.judge import FADED, WIPED, Judge
 from editor.models import Models
-from editor.palette import DIMMED, OTHER, Change, pieces, proposals, regions, repainted
+from editor.palette import DIMMED, MOST, OTHER, Change, pieces, proposals, regions, repainted
 from editor.recolour import GRID, Fit, colour_maps, faded, recoloured
 from editor.report import report_of
 from editor.types import EditRequest, Scored, SearchSettings
@@ -142,6 +142,14 @@ def test_proposals_are_the_colours_that_drafts_give_a_region_or_bring_in():
         own = np.median(numpy_of(source)[0][change.region], axis=0)
         assert np.linalg.norm(change.colour - own) > OTHER
     assert proposals(numpy_of(source)[0], among, numpy_of(source)) == []
+
+
+def test_a_picture_of_many_colours_has_so_many_proposals_at_most():
+    squares = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    pixels = numpy_of(F.interpolate(squares, size=(GRID, GRID)))
+    among = regions(pixels[0])
+    assert len(among) > MOST // 3
+    assert len(proposals(pixels[0], among, 1 - pixels)) == MOST
 
 
 def looks(*wanted):
