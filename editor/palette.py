@@ -12,8 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from skimage.measure import label
-from skimage.segmentation import felzenszwalb
 from torch.nn import functional as F
 
 from editor.recolour import Fit, recoloured, small
@@ -130,6 +128,8 @@ def regions(pixels: Pixels) -> list[Region]:
 
     In the order of the largest segment of each.
     """
+    from skimage.segmentation import felzenszwalb  # here, since a page starts sooner without scipy
+
     segments = felzenszwalb(pixels, scale=60, sigma=0.4, min_size=8, channel_axis=-1)
     area = np.bincount(segments.ravel())
     means = np.stack([np.bincount(segments.ravel(), weights=c.ravel()) for c in np.moveaxis(pixels, -1, 0)], -1)
@@ -143,6 +143,8 @@ def regions(pixels: Pixels) -> list[Region]:
 
 def pieces(region: Region) -> list[Region]:
     """What of a region hangs together, the largest first, without what is nearly all of it."""
+    from skimage.measure import label
+
     parts = label(region, connectivity=2)
     area = np.bincount(parts.ravel())[1:]
     largest = np.argsort(-area, kind="stable")[:PIECES]
