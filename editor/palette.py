@@ -34,6 +34,8 @@ MOST = 60
 """Proposals at once, the largest segments' first: clocks have 12 to 45, photographs would have hundreds."""
 PIECES, WHOLE = 4, 0.9
 """Of one region the largest that hang together, at most so many, and of at most this share of it."""
+APART = 40
+"""Pixels of a piece that a region may change without: no hole within a numeral."""
 CHANGES, GAIN = 3, 0.3
 """Regions that take another colour, one after another, at most; and the score that each has to gain."""
 AT_ONCE = 8
@@ -68,8 +70,9 @@ def repainted(
     Regions take the colours that drafts (N, 3, H, W) tell of one after another, until all checks hold or the score, of
     pictures (M, 3, H, W), rises no more; `least` is the source's own. From the second on each has to make more checks
     hold, of those that are `wanted`, the first, or else of all: no hand changes for marks that are seen better then.
-    The best region is tried by its pieces as well: hands may share their colour with marks. Only regions that a mask
-    (1, 1, H, W) reaches change, as far as it does.
+    The best region is tried by its pieces as well, since hands may share their colour with marks, and without one of
+    them where more checks hold then: they may share it with the rim. Only regions that a mask (1, 1, H, W) reaches
+    change, as far as it does.
     """
     fit = Fit(source)
     begun, shown = _pixels(source)[0], _pixels(drafts[drafts.isfinite().flatten(1).all(1)])
@@ -85,6 +88,9 @@ def repainted(
         whole = best.change.region
         parts = [best.change._replace(region=piece) for piece in pieces(whole)]
         best = max(filter(None, (best, _best(source, fit, pixels, parts, score, wanted))), key=lambda one: one.reward)
+        if best.change.region is whole:
+            rests = [best.change._replace(region=rest) for rest in without(whole)]
+            best = max(filter(None, (best, _best(source, fit, pixels, rests, score, wanted))), key=lambda one: one.held)
         if best.reward <= reached + GAIN or best.held <= held:
             break
         pixels, reached, held = best.change.of(pixels), best.reward, best.held
@@ -143,12 +149,24 @@ def regions(pixels: Pixels) -> list[Region]:
 
 def pieces(region: Region) -> list[Region]:
     """What of a region hangs together, the largest first, without what is nearly all of it."""
+    parts, area = _parts(region)
+    largest = np.argsort(-area, kind="stable")[:PIECES]
+    return [parts == 1 + i for i in largest if LEAST <= area[i] < WHOLE * region.sum()]
+
+
+def without(region: Region) -> list[Region]:
+    """A region without one of its larger pieces, but for the largest."""
+    parts, area = _parts(region)
+    largest = np.argsort(-area, kind="stable")[1:PIECES]
+    return [region & (parts != 1 + i) for i in largest if area[i] >= APART]
+
+
+def _parts(region: Region) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers from 1 on of what hangs together, 0 elsewhere, and their pixels."""
     from skimage.measure import label
 
     parts = label(region, connectivity=2)
-    area = np.bincount(parts.ravel())[1:]
-    largest = np.argsort(-area, kind="stable")[:PIECES]
-    return [parts == 1 + i for i in largest if LEAST <= area[i] < WHOLE * region.sum()]
+    return parts, np.bincount(parts.ravel())[1:]
 
 
 def proposals(pixels: Pixels, among: Sequence[Region], drafts: Float[np.ndarray, "n h w 3"]) -> list[Change]:

@@ -19,7 +19,7 @@ from editor.engine import EFFORTS
 from editor.finish import Canvas, Landed
 from editor.judge import FADED, WIPED, Judge
 from editor.models import Models
-from editor.palette import DIMMED, MOST, OTHER, Change, pieces, proposals, regions, repainted
+from editor.palette import DIMMED, MOST, OTHER, Change, pieces, proposals, regions, repainted, without
 from editor.recolour import GRID, Fit, colour_maps, faded, recoloured
 from editor.report import report_of
 from editor.types import EditRequest, Scored, SearchSettings
@@ -176,6 +176,23 @@ def test_one_piece_of_a_region_changes_where_that_scores_better():
     found = repainted(source, answer, lambda shown: looks(answer)(shown)._replace(
         reward=1000 * looks(answer)(shown).reward), 1, 1000 * least)  # fmt: skip
     assert error(found, answer) < 0.02
+
+
+def test_a_region_changes_without_a_piece_where_more_checks_hold_then():
+    source, answer = ring(RED), ring(BLUE)
+    for shown in (source, answer):
+        shown[..., 60:68, 60:68] = torch.tensor(RED)[:, None, None]
+
+    def score(shown):
+        near = looks(answer)(shown)
+        still = (shown[:, 0, 64, 64] > 0.6).float()
+        return near._replace(checks=torch.stack([(near.reward > -1.0).float(), still], 1))
+
+    least = float(score(source).reward[0])
+    assert error(repainted(source, answer, score, 1, least), answer) < 0.02
+    rim = max(regions(numpy_of(source)[0]), key=lambda region: region[64, 18])
+    assert [int(piece.sum()) for piece in pieces(rim)] == [64], "the rim alone is nearly all of it"
+    assert [int(rim.sum() - rest.sum()) for rest in without(rim)] == [64]
 
 
 def test_two_regions_change_one_after_another_and_none_where_nothing_is_gained():
