@@ -134,7 +134,7 @@ def regions(pixels: Pixels) -> list[Region]:
 
     In the order of the largest segment of each.
     """
-    from skimage.segmentation import felzenszwalb  # here, since a page starts sooner without scipy
+    from skimage.segmentation import felzenszwalb  # brings scipy, without which a page starts sooner
 
     segments = felzenszwalb(pixels, scale=60, sigma=0.4, min_size=8, channel_axis=-1)
     area = np.bincount(segments.ravel())
@@ -163,7 +163,7 @@ def without(region: Region) -> list[Region]:
 
 def _parts(region: Region) -> tuple[np.ndarray, np.ndarray]:
     """The numbers from 1 on of what hangs together, 0 elsewhere, and their pixels."""
-    from skimage.measure import label
+    from skimage.measure import label  # likewise
 
     parts = label(region, connectivity=2)
     return parts, np.bincount(parts.ravel())[1:]
