@@ -5,7 +5,7 @@ Images are (batch, 3, height, width) in [0, 1]. Rewards never import the editor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from re import findall
 from typing import Any, Protocol
@@ -17,10 +17,25 @@ from torch import Tensor
 YES, NO = "yes", "no"
 CAPTION, KEPT = 500, 200
 """The most characters of a plan's caption, and of one thing to keep."""
-COLOURS = frozenset(ImageColor.colormap) | {"colour", "color", "coloured", "colored"}
-"""Words that name a colour or speak of one."""
+COLOURS, SPEAKS = frozenset(ImageColor.colormap), frozenset({"colour", "color"})
+"""Words that name a colour, some of them things as well, and words that speak of one."""
+ARTICLES, ELSE = frozenset({"a", "an", "the", "some"}), frozenset({"there", "wearing", "holding", "showing"})
+"""Words before a thing, and words by which a question asks for one."""
 FAMILIES = ("qwen2_5_vl", "qwen3_vl")
 """Values of `model_type` in a folder's config.json that `rewards.vlm.VLM` reads."""
+
+
+def _ends_in_colour(words: Sequence[str]) -> bool:
+    return bool(words) and words[-1] in COLOURS
+
+
+def is_text(words: str) -> bool:
+    """Whether words are characters alone, so that they can be written: half of a surrogate pair is none."""
+    try:
+        words.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -59,8 +74,17 @@ class Check:
 
     @property
     def names_colour(self) -> bool:
-        """Whether it speaks of colour, or of one that has a name on the web ("red", "navy")."""
-        return not COLOURS.isdisjoint(findall("[a-z]+", f"{self.question} {self.expected}".lower()))
+        """Whether it asks for the colour of a thing, by a name of the web ("red", "navy"), and for nothing else.
+
+        "What colour is the rim?" and "Is the rim red?" do. "Is there a red ball?" asks for the ball, and "is it gone?"
+        is said by "no": another colour would only feign either.
+        """
+        asked, said = (findall("[a-z]+", words.lower()) for words in (self.question, self.expected))
+        if self.is_open:
+            return not SPEAKS.isdisjoint(asked) or (_ends_in_colour(said) and said[0] not in ARTICLES)
+        if self.expected != YES or asked[:1] not in (["is"], ["are"]):
+            return False
+        return _ends_in_colour(asked) and asked[-2] not in ARTICLES and ELSE.isdisjoint(asked)
 
 
 @dataclass(frozen=True)
@@ -80,10 +104,9 @@ class Plan:
             raise ValueError("A plan needs at least one check: write a question with its answer.")
         if len(self.checks) > 12 or len(self.keep) > 16:
             raise ValueError("A plan may have at most 12 checks and 16 things to keep.")
-        try:
-            "".join((self.caption, self.source, *self.keep)).encode()
-        except UnicodeEncodeError as error:
-            raise ValueError("A plan holds what is no character: write its captions and keep anew.") from error
+        asked = (word for check in self.checks for word in (check.question, check.expected))
+        if not all(map(is_text, (self.caption, self.source, *self.keep, *asked))):
+            raise ValueError("A plan holds what is no character: write its checks, captions and keep anew.")
         if max(len(self.caption), len(self.source)) > CAPTION or any(len(phrase) > KEPT for phrase in self.keep):
             raise ValueError(f"A plan's caption may have {CAPTION} characters, a thing to keep {KEPT}: shorten it.")
 

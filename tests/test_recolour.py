@@ -17,6 +17,7 @@ from benchmarks.trials import psnr, verdict
 from editor import images
 from editor.engine import EFFORTS
 from editor.finish import Canvas, Landed
+from editor.focus import Focus
 from editor.judge import FADED, WIPED, Judge
 from editor.models import Models
 from editor.palette import DIMMED, MOST, OTHER, Change, pieces, proposals, regions, repainted, without
@@ -293,7 +294,7 @@ def judge(tiny_editor, monkeypatch):
     judge.preserve = lambda shown: torch.zeros(len(shown))
     judge.source = judge.source._replace(reward=0.0)
     said = SimpleNamespace(wanted=0.6, kept=0.9)
-    checks = tuple(replace(check, question="What colour is it?") for check in judge.checks.checks)
+    checks = tuple(replace(check, question="Is it red?", expected="yes") for check in judge.checks.checks)
 
     def evaluate(shown):
         blue = (shown[:, 2] - shown[:, 0])[:, 62:66, 15:22].mean((1, 2)) > 0.3
@@ -360,6 +361,15 @@ def test_a_mask_of_the_users_own_keeps_colours_within(judge):
     half = (..., slice(GRID // 2 + 8, None))
     torch.testing.assert_close(latents[1:][half], judge.latents[half])
     torch.testing.assert_close(scored.images[1:][half], judge.square[half], atol=1e-4, rtol=0)
+
+
+def test_colours_beyond_a_focus_are_in_the_latents_too(judge):
+    mask = torch.zeros(1, 1, GRID, GRID)
+    mask[..., : GRID // 2] = 1
+    judge.focus, judge.mask = Focus(mask, mask), mask
+    latents, scored = judge.with_colours(ring(BLUE), judge._as_draft(ring(BLUE)))
+    torch.testing.assert_close(latents[1:], scored.images[1:], atol=0.06, rtol=0)
+    assert (latents[1:] != judge.latents)[..., GRID // 2 :].any(), "or an edit there would count as none"
 
 
 @pytest.mark.parametrize("gradient", [True, False])

@@ -297,9 +297,13 @@ def test_plans_survive_json_and_refuse_nonsense() -> None:
 @pytest.mark.parametrize(("check", "named"), [
     (Check("What colour is the rim?", "blue"), True), (Check("Is the car Navy?"), True),
     (Check("What is the sky like?", "dark red"), True), (Check("Does the clock have no second hand?"), False),
-    (Check("Is it bored?"), False), (Check("What time does the clock show?", "4:45"), False),
+    (Check("Is it bored?"), False), (Check("What time does the clock show?", "4:45"), False), (Check("Is?"), False),
+    (Check("Are the hands of the clock light blue?"), True), (Check("What lies there?", "an orange"), False),
+    (Check("Is there a red car?"), False), (Check("Is there a car?", "no"), False), (Check("Is it red?", "no"), False),
+    (Check("Is the man wearing a hat that is red?"), False), (Check("Is it an orange?"), False),
+    (Check("Is there snow on the roof?"), False), (Check("Does the man have a red hat?"), False),
 ])  # fmt: skip
-def test_a_check_names_a_colour_by_a_word_of_its_own(check, named):
+def test_a_check_names_a_colour_where_it_asks_for_nothing_but_that(check, named):
     assert check.names_colour == named
 
 
