@@ -33,7 +33,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for your network")
     parser.add_argument("--port", type=int, default=7860)
     parser.add_argument("--share", action="store_true", help="also make a public link through gradio.app")
-    parser.add_argument("--auth", type=_login, metavar="USER:PASSWORD", help="ask for this login")
+    parser.add_argument("--auth", action="append", type=_login, metavar="USER:PASSWORD",
+                        help="ask for this login; once for each person, who then has edits of their own")  # fmt: skip
     parser.add_argument("--history", default="~/.tiltedit", metavar="DIR", help="where edits are kept (%(default)s)")
     return parser.parse_args(argv)
 

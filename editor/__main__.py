@@ -9,6 +9,7 @@ its best so far, a batch what is done.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import os
@@ -32,17 +33,20 @@ from editor.recipe import Recipe, read_recipe, save_result, write
 from editor.reproduce import check_profile, differences, outcome, request_of, rerun
 from editor.runtime import prepare
 from editor.tasks import tasks
-from editor.types import EditError, EditRequest, Plan
+from editor.types import EditError, EditRequest, Plan, Stopped
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):  # names of files may be no text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return options.run(options)
     except EditError as error:
         print(error, file=sys.stderr)
-        return 2
+        return INTERRUPTED if isinstance(error, Stopped) else 2
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return INTERRUPTED
@@ -62,7 +66,7 @@ def _edit(options: argparse.Namespace) -> int:
     editor = _editor(options)
     with stoppable() as stop:
         last = follow(editor.edit(request, stop), settings.steps)
-    save_result(out, last.best, Recipe.of(request, last, editor.profile.name))
+        save_result(out, last.best, Recipe.of(request, last, editor.profile.name))
     _tell(options, told_of(request, last, editor.profile.name))
     return 2 if last.broken else INTERRUPTED if last.stopped else 0
 
@@ -81,7 +85,8 @@ def _png(out: Path, *read: str | Path | None) -> Path:
         raise EditError(f"The result is a PNG: give -o a name that ends in .png, not {out.name!r}.")
     if not out.parent.is_dir():
         raise EditError(f"There is no folder {str(out.parent)!r}: make it, or choose another one for -o.")
-    if out.is_dir() or not os.access(out.parent, os.W_OK):
+    longest = os.pathconf(out.parent, "PC_NAME_MAX")
+    if len(os.fsencode(out.name)) > longest or out.is_dir() or not os.access(out.parent, os.W_OK):
         raise EditError(f"{str(out)!r} can't be written: give -o the name of a file in a folder of your own.")
     if out.exists() and any(path is not None and out.samefile(path) for path in read):
         raise EditError(f"{out.name!r} would be overwritten, and it is read: give -o another name.")

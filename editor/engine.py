@@ -9,7 +9,9 @@ import math
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from threading import Event
+from weakref import proxy
 
 import torch
 from PIL import Image
@@ -18,6 +20,7 @@ from editor import images
 from editor.baselines import METHODS, planned_nfe
 from editor.drafts import drafts, planned
 from editor.faults import unexpected
+from editor.flowmap import Watched
 from editor.focus import locate
 from editor.held import Held
 from editor.inversion import invert, roundtrip
@@ -37,7 +40,9 @@ from editor.types import (
     Images,
     Plan,
     SearchSettings,
+    Stopped,
 )
+from rewards.base import is_text
 from rewards.plan import TEMPLATES, Refused, plan
 from rewards.vlm import Calls
 
@@ -128,36 +133,46 @@ class Editor:
         except ValueError as error:
             raise EditError(str(error)) from error
 
-    def invert(self, image: Image.Image, start: float, prompt: str = "") -> Inverted:
-        """Encode a picture and carry it back to time `start` and forth again with the reward off.
+    def invert(self, image: Image.Image, start: float, prompt: str = "", stop: Event | None = None) -> Inverted:
+        """Encode a picture and carry it back to time `start` and forth again with the reward off; `stop` ends that.
 
         The picture goes to the flow map's device here, and all that is made of it stays there: latents, landings, and
         what the judge does to them.
         """
         square, placement = images.fit(image, self.profile.size)
-        return self._invert(images.to_unit(square).to(self.models.hardware.device), placement, start, prompt)
+        square = images.to_unit(square).to(self.models.hardware.device)
+        return self._invert(square, placement, start, prompt, stop or Event())
 
     @torch.no_grad()
-    def _invert(self, square: Images, placement: images.Placement, start: float, prompt: str) -> Inverted:
-        codec = self.models.codec
+    def _invert(self, square: Images, placement: images.Placement, start: float, prompt: str, stop: Event) -> Inverted:
+        codec, flow = self.models.codec, Watched(self.models.condition(prompt), partial(go_on, stop))
         latents = codec.encode(square)
-        trip = roundtrip(self.models.condition(prompt), latents, start, INVERSION_STEPS, self.models.shift)
+        trip = roundtrip(flow, latents, start, INVERSION_STEPS, self.models.shift)
         return Inverted(square, placement, latents, codec.render(latents), trip, codec.render(trip.back))
 
     def edit(self, request: EditRequest, stop: Event | None = None) -> Iterator[EditUpdate]:
         """Run an edit: updates as it goes, the last with `done`. `stop` ends it within a step with the best so far.
 
-        Where the machine's memory plan leaves no room for gradients, the search goes by noise and selection alone.
-        Raises EditError with a sentence for what a person can put right; where that, or a fault of the machine, comes
-        after there is a picture, the run ends with the best so far instead, and the last update's `broken` says why.
-        When a GPU's memory runs out, the next tighter memory plan is tried once.
+        Before there is any picture a stop ends the run at the next evaluation, and raises Stopped. Where the machine's
+        memory plan leaves no room for gradients, the search goes by noise and selection alone. Raises EditError with a
+        sentence for what a person can put right; where that, or a fault of the machine, comes after there is a picture,
+        the run ends with the best so far instead, and the last update's `broken` says why. When a GPU's memory runs
+        out, the next tighter memory plan is tried once.
         """
         stop = stop or Event()
+        self.models.runs += 1
+        try:
+            yield from self._edit_within_memory(request, stop)
+        finally:
+            self.models.runs -= 1
+
+    def _edit_within_memory(self, request: EditRequest, stop: Event) -> Iterator[EditUpdate]:
         try:
             yield from self._edit(request, stop, again=not self.models.tightest)
             return
         except torch.OutOfMemoryError:
             pass  # the error holds all that the run held: it must be gone before the models are loaded again
+        go_on(stop)
         self.models.tighten()
         try:
             yield from self._edit(request, stop)
@@ -170,14 +185,16 @@ class Editor:
         self._check(request)
         if request.mask is not None and images.is_white(request.mask):
             request = replace(request, mask=None)  # one that is white all over says nothing of where the edit acts
+        go_on(stop)
         wanted = request.plan or self._plan(request.image, request.instruction, calls)
         cost = Cost(vlm_calls=calls.count, seconds=time.monotonic() - started)
         update = EditUpdate(stage="plan", message="Planned the checks", plan=wanted, cost=cost,
                             held=self.models.hardware.held)  # fmt: skip
         yield update
+        go_on(stop)
         settings = self._settings(request)
         request = replace(request, settings=settings)
-        inverted = self.invert(request.image, settings.start, wanted.source)
+        inverted = self.invert(request.image, settings.start, wanted.source, stop)
         update = replace(
             update, stage="invert", message="Carried the picture back to where the edit starts",
             roundtrip=images.unfit(inverted.back[0], inverted.placement, images.at_most(request.image)),
@@ -185,6 +202,7 @@ class Editor:
             cost=Cost(nfe=inverted.trip.nfe, decodes=2, vlm_calls=calls.count, seconds=time.monotonic() - started),
         )  # fmt: skip
         yield update
+        go_on(stop)
         self._check_representable(inverted)
         try:
             judge = Judge.of(self.models, wanted, inverted.square, inverted.latents, inverted.before, request.mask,
@@ -193,16 +211,19 @@ class Editor:
             raise EditError(str(error)) from error
         self._check_recognised(judge)
         progress, stopped, broken = Progress(request, inverted, judge, update, started), False, ""
+        judge.look = partial(go_on, stop, proxy(progress))  # no circle: what a run held is gone as soon as it ends
         try:
             judge.look_again(self.models.vlm.planner)
             stopped = yield from self._find(progress, settings, stop)
+        except Stopped:
+            raise
         except (ValueError, EditError) as error:
             broken = str(error)
             if progress.best is None:
                 raise EditError(broken) from error
         except FAULTS as error:
             short = isinstance(error, torch.OutOfMemoryError)
-            if progress.best is None or (short and again):
+            if progress.best is None or (short and again and not stop.is_set()):
                 raise
             broken = SHORT if short else unexpected("A run broke off")
         yield progress.finished(stopped, broken)
@@ -213,9 +234,9 @@ class Editor:
         `settings` are those of the request.
         """
         judge, wanted, enough, source_flow = progress.judge, progress.update.plan, False, None
-        flow = self.models.condition(wanted.caption)
+        flow = Watched(self.models.condition(wanted.caption), judge.look)
         if wanted.source not in ("", wanted.caption):
-            source_flow = self.models.condition(wanted.source)
+            source_flow = Watched(self.models.condition(wanted.source), judge.look)
         if settings.focus:
             yield self._locate(flow, source_flow, progress, settings)
         if settings.draft_jumps and judge.heard and not judge.source.met:
@@ -335,8 +356,7 @@ class Editor:
     def _check(self, request: EditRequest) -> None:
         if request.plan is None:
             check_instruction(request.instruction)
-        elif len(request.instruction) > MAX_INSTRUCTION:
-            raise EditError(f"The instruction is too long: use at most {MAX_INSTRUCTION} characters.")
+        check_words(request.instruction)
         if request.mask is not None:
             self._check_mask(request.mask, request.image.size)
         for name, most in LIMITS.items():
@@ -376,9 +396,22 @@ class Editor:
         return f" {can} All else needs an NVIDIA GPU: start the app with --profile flux." if can else ""
 
 
+def go_on(stop: Event, progress: Progress | None = None) -> None:
+    """Raises Stopped for a stop before there is a picture."""
+    if stop.is_set() and (progress is None or progress.best is None):
+        raise Stopped("The run was stopped before there was a picture: yours is as it was.")
+
+
 def check_instruction(instruction: str) -> None:
     """Raises EditError unless there is an instruction of a sensible length."""
     if not instruction.strip():
         raise EditError("Say in one sentence what should change, for instance: set it to 4:45.")
+    check_words(instruction)
+
+
+def check_words(instruction: str) -> None:
+    """Raises EditError for an instruction that is too long, or can't be written; it may be empty where a plan is."""
+    if not is_text(instruction):
+        raise EditError("The instruction holds what is no character: write it anew.")
     if len(instruction) > MAX_INSTRUCTION:
         raise EditError(f"The instruction is too long: use at most {MAX_INSTRUCTION} characters.")

@@ -55,6 +55,26 @@ class Counted:
         return self.flow.velocity(x, t)
 
 
+@dataclass(frozen=True)
+class Watched:
+    """A flow map that calls `look` before each of its evaluations: what that raises leaves the computation at hand."""
+
+    flow: FlowMap
+    look: Callable[[], None]
+
+    @property
+    def two_time(self) -> bool:
+        return self.flow.two_time
+
+    def __call__(self, x: Latents, s: Times, t: Times) -> Latents:
+        self.look()
+        return self.flow(x, s, t)
+
+    def velocity(self, x: Latents, t: Times) -> Latents:
+        self.look()
+        return self.flow.velocity(x, t)
+
+
 def score_from_velocity(b: Latents, x: Latents, t: float) -> Latents:
     """s_t(x) = grad log rho_t(x) = (t b_t(x) - x) / (1 - t), for t < 1."""
     return (t * b - x) / (1 - t)

@@ -10,14 +10,17 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from editor.faults import unexpected
 from editor.types import EditError, EditRequest, EditUpdate, SearchSettings
+from rewards.base import Plan
 
 T = TypeVar("T")
+PULSE = 2.0
+"""Seconds after which a follower at the latest hears of a job, whether it has changed or not."""
 
 
 class Runs(Protocol):
@@ -35,7 +38,7 @@ class Job:
     id: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     stop: threading.Event = field(default_factory=threading.Event)
     state: str = "waiting"
-    """'waiting', 'running', 'done' or 'failed'."""
+    """'planning', 'waiting', 'running', 'done' or 'failed'."""
     update: EditUpdate | None = None
     """The latest."""
     error: str = ""
@@ -84,16 +87,25 @@ class Jobs:
 
     # ------------------------------------------------------------------------------------------------ for front ends
 
-    def submit(self, request: EditRequest, owner: str) -> Job:
-        """Queue a run. Raises EditError if too many wait already."""
-        job = Job(owner=owner, request=request)
+    def submit(self, request: EditRequest, owner: str, plan: Callable[[], Plan] | None = None) -> Job:
+        """Queue a run. Raises EditError if too many wait already.
+
+        `plan` makes the plan that the request lacks: a short call, done before the run's turn has come.
+        """
+        job = Job(owner=owner, request=request, state="planning" if plan else "waiting")
         with self._changed:
-            if len(self._queue) >= self._most_waiting:
-                raise EditError(f"The queue is full with {len(self._queue)} runs: try again in a minute.")
-            self._queue.append(job)
+            ahead = len(self._queue) + sum(other.state == "planning" for other in self._jobs.values())
+            if ahead >= self._most_waiting:
+                raise EditError(f"The queue is full with {ahead} runs: try again in a minute.")
             self._jobs[job.id] = job
             for old in [j.id for j in self._jobs.values() if j.over][: -self._remembered]:
                 del self._jobs[old]
+            if plan is None:
+                self._queue.append(job)
+            else:
+                planned: Future[Plan] = Future()
+                planned.add_done_callback(lambda made: self._planned(job, made))
+                self._calls.append((planned, plan))
             self._changed.notify_all()
         return job
 
@@ -106,12 +118,15 @@ class Jobs:
         return future.result()
 
     def follow(self, job: Job) -> Iterator[Job]:
-        """Yield the job now and after every change that is seen, until it is over. Leaving early changes nothing."""
+        """Yield the job now and after every change that is seen, until it is over. Leaving early changes nothing.
+
+        At least every PULSE seconds, so that who follows for somebody that has gone can leave.
+        """
         seen, over = -1, False
         while not over:
             with self._changed:
-                while job.version == seen:
-                    self._changed.wait()
+                if job.version == seen:
+                    self._changed.wait(PULSE)
                 seen, over = job.version, job.over
             yield job
 
@@ -128,14 +143,15 @@ class Jobs:
         return job is not None and not job.over
 
     def latest(self, owner: str) -> Job | None:
-        """The owner's latest job that is not over, or else the latest that is remembered."""
+        """The owner's job that runs, or else the latest that is not over, or that is remembered."""
         with self._changed:
             newest_first = [job for job in reversed(self._jobs.values()) if job.owner == owner]
-        return max(newest_first, key=lambda job: not job.over, default=None)
+        return max(newest_first, key=lambda job: (job.state == "running", not job.over), default=None)
 
     def chose(self, job: Job, kept: Any, candidate: int) -> None:
-        """Take note that a candidate of a finished run was kept."""
+        """Take note that a candidate of a finished run was kept, the latest of `choices`."""
         with self._changed:
+            job.choices.pop(kept, None)
             job.choices[kept] = candidate
 
     def chosen(self, job: Job, candidate: int) -> list[Any]:
@@ -158,8 +174,9 @@ class Jobs:
         """End the run within a step, keeping the best so far; a job that waits is taken out of the queue."""
         job.stop.set()
         with self._changed:
-            if job in self._queue:
-                self._queue.remove(job)
+            if job in self._queue or job.state == "planning":
+                if job in self._queue:
+                    self._queue.remove(job)
                 self._change(job, state="failed", error="The run was stopped before it began.")
                 self._moved_up()
             elif not job.over:
@@ -248,6 +265,25 @@ class Jobs:
                 future.set_result(function())
             except BaseException as error:  # it belongs to the caller
                 future.set_exception(error)
+
+    def _planned(self, job: Job, made: Future[Plan]) -> None:
+        """Put a job whose plan is made into the queue, or say why there is none."""
+        if job.over:  # it was stopped meanwhile
+            return
+        try:
+            request = replace(job.request, plan=made.result())
+        except CancelledError:
+            self.stop(job)
+        except EditError as error:
+            self._change(job, state="failed", error=str(error))
+        except Exception:
+            self._change(job, state="failed", error=unexpected("A plan failed"))
+        else:
+            with self._changed:
+                self._queue.append(job)
+                self._change(job, state="waiting", request=request)
+                if self._closing:
+                    self.stop(job)
 
     def _moved_up(self) -> None:
         for job in self._queue:

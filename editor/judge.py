@@ -50,7 +50,7 @@ STAYS = 0.1
 LEAST_WEIGHT = 1e-3
 """How much a place at least counts for closeness to the source, even where all may change."""
 LEAST_MASK = 0.1
-"""Share by which a mask has to open at least one place of the latents: what opens less changes nothing to be seen."""
+"""Share by which a mask has to open a place of the latents for the edit to act there."""
 LOST = 1e-4
 """Probability under which a check is too far from being met for a search that begins there to mend it."""
 
@@ -107,7 +107,7 @@ class Judge:
     before: Images
     """The same as the autoencoder shows it."""
     mask: Tensor | None
-    """(1, 1, h, w) in [0, 1], 1 where the edit may act; None for everywhere."""
+    """(1, 1, h, w): 1 where the edit may act, else 0; None for everywhere."""
     calls: Calls
     wanted: int
     """How many of the checks come first and ask for what the plan wants; the others ask for what must stay."""
@@ -119,6 +119,8 @@ class Judge:
     heard: bool = False
     """Whether captions tell of any of it."""
     decodes: int = 0
+    look: Callable[[], None] = lambda: None
+    """Called before the checks are asked; what it raises leaves the computation at hand."""
     source: Opinion = field(init=False)
     """The source itself, as the autoencoder shows it."""
 
@@ -134,8 +136,9 @@ class Judge:
         if mask is not None:
             within = images.to_unit(images.fit(mask, before.shape[-1])[0])[:, :1]
             weight = outside(within, before.shape[-2:]).clamp(min=LEAST_WEIGHT)
-            small = F.interpolate(within, size=latents.shape[-2:], mode="area").to(latents)
-            if small.max() < LEAST_MASK:
+            covered = F.interpolate(within, size=latents.shape[-2:], mode="area")
+            small = (covered >= LEAST_MASK).to(latents)  # hard, so that it acts once: the composite has the soft edge
+            if not small.any():
                 raise EditError("The marked part is too small for this model to change: mark more of the picture.")
         held = Preserve(before, weight=weight)
         weights = Weights(settings.preserve, settings.outlines, settings.drift)
@@ -155,8 +158,7 @@ class Judge:
         asked = zip(self.checks.checks[: self.wanted], self.source.checks, strict=False)
         doubts = [check for check, probability in asked if probability <= MET]
         if doubts and all(check.is_open for check in doubts):
-            questions = [check.question for check in doubts]
-            said = planner.answers(self.square.expand(len(doubts), -1, -1, -1), questions, calls=self.calls)
+            said = [planner.answers(self.square, [check.question], calls=self.calls)[0] for check in doubts]
             met = all(a.lower() == check.expected.lower() for a, check in zip(said, doubts, strict=True))
             self.source = self.source._replace(met=met)
 
@@ -235,7 +237,7 @@ class Judge:
 
         Nothing of it is drawn anew (`editor.palette`). It meets the plan where MET holds for all that is wanted, and
         then comes first; what must stay does so where no edge fades, or the VLM sees it. Only where all that is wanted
-        names a colour: what should be added or gone, another colour only feigns or hides.
+        is the colour of something: what should be added or gone, another colour only feigns or hides.
         """
         if not all(check.names_colour for check in self.checks.checks[: self.wanted]):
             return drafts, scored
@@ -259,10 +261,14 @@ class Judge:
         return F.interpolate(self.mask, size=self.square.shape[-2:])
 
     def _encoded(self, shown: Images) -> Latents:
-        """Latents of the source's pixels with other colours (1, 3, S, S): the source's own where none changed."""
+        """Latents of the source's pixels with other colours (1, 3, S, S): the source's own where none changed.
+
+        Colours change wherever a mask of the user's own lets them, beyond a focus as well.
+        """
         changed = ((shown - self.square).abs().amax(1, keepdim=True) > NOTICED).to(self.latents)
         where = F.adaptive_max_pool2d(changed, self.latents.shape[-2:])
-        return self.within(torch.lerp(self.latents, self.codec.encode(shown).to(self.latents), where))
+        changed = torch.lerp(self.latents, self.codec.encode(shown).to(self.latents), where)
+        return changed if self._own_mask() is None else self.within(changed)
 
     def certain(self, drafts: Scored) -> bool:
         """Whether a draft keeps what must stay and meets the plan beyond CERTAIN, or colours alone do at all."""
@@ -308,6 +314,7 @@ class Judge:
 
         With `sure`, what has a yes or no less likely than LOST is lost.
         """
+        self.look()
         found = self.checks.evaluate(decoded)
         yes, asked = MET if sure is None else sure, found.probabilities[:, : self.wanted]
         is_open = torch.tensor([check.is_open for check in self.checks.checks[: self.wanted]], device=asked.device)

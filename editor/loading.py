@@ -74,9 +74,9 @@ def read(source: Source) -> bytes:
         data = source
     elif isinstance(source, str | Path):
         path = Path(source)
-        if not path.is_file():
-            raise EditError(f"There is no file {path.name!r}: check the path.")
         try:
+            if not path.is_file():
+                raise EditError(f"There is no file {path.name!r}: check the path.")
             with path.open("rb") as file:
                 data = file.read(MAX_BYTES + 1)
         except OSError as error:

@@ -36,6 +36,7 @@ KEPT_PROMPTS = 16
 """How many prompts stay encoded."""
 SHORT = "The GPU ran out of memory: ask for fewer candidates, or free it."
 TWICE = "The GPU ran out of memory twice: ask for fewer candidates, or free it."
+BESIDE = "The GPU has no room for this beside the run that goes on: try again when that has ended."
 CPU = torch.device("cpu")
 
 
@@ -83,6 +84,8 @@ class Models:
     profile: Profile
     place: Place
     hardware: Hardware = field(default_factory=Hardware)
+    runs: int = field(default=0, init=False)
+    """How many go on, and hold these models: they can't be dropped under them."""
     _lock: RLock = field(default_factory=RLock, init=False, repr=False)
     _maps: dict[str, FluxFlowMap | SanaFlowMap] = field(default_factory=dict, init=False, repr=False)
 
@@ -164,11 +167,16 @@ class Models:
             return self.hardware.plan
 
     def within_memory(self, work: Callable[[], Result]) -> Result:
-        """work(), and when GPU memory runs out once more under the next tighter plan. Raises EditError if again."""
+        """work(), and when GPU memory runs out once more under the next tighter plan. Raises EditError if again.
+
+        Beside a run that goes on, too: the models that it holds stay as they are.
+        """
         try:
             return work()
-        except torch.OutOfMemoryError:
-            pass  # the error holds all that the work held: it must be gone before the models are loaded again
+        except torch.OutOfMemoryError as error:
+            if self.runs:
+                raise EditError(BESIDE) from error
+            # the error holds all that the work held: it must be gone before the models are loaded again
         self.tighten()
         try:
             return work()

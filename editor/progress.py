@@ -159,10 +159,10 @@ class Progress:
         All of it, where the source meets every check of the plan already; nothing, where the plan would be met no
         longer, or where colours alone changed. Where there is room for no gradient colours alone are tried instead.
         """
-        draft, latents = self.update.drafted, self.judge.within(self.latents)
         if self.best.recoloured and not self.judge.source.met:
-            self._told_change(latents)
+            self._told_change(self.latents)
             return
+        draft, latents = self.update.drafted, self.judge.within(self.latents)
         if self.judge.source.met:
             least = self.source
         elif gradient:

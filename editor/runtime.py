@@ -18,7 +18,8 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 def prepare(threads: int | None = None) -> None:
     """Stay offline, use so many CPU threads (None: torch's choice), keep freed memory, leave cuDNN's attention alone.
 
-    Of the configuration of an autoencoder diffusers warns that it holds what diffusers itself wrote there: not here.
+    Of the configuration of an autoencoder diffusers warns that it holds what diffusers itself wrote there, and
+    bitsandbytes of kernels that it would fetch from the Hub: not here.
 
     Giving large tensors back to the system and faulting their pages in again takes more than half of the time of
     small models on a CPU; glibc, where there is one, is told not to. On a GPU torch may choose cuDNN for attention in
@@ -26,7 +27,8 @@ def prepare(threads: int | None = None) -> None:
     (benchmarks/NOTES.md), so the choice is among torch's own kernels.
     """
     go_offline()
-    logging.getLogger("diffusers.configuration_utils").setLevel(logging.ERROR)
+    for needless in ("diffusers.configuration_utils", "bitsandbytes.backends.cpu.ops"):
+        logging.getLogger(needless).setLevel(logging.ERROR)
     torch.backends.cuda.enable_cudnn_sdp(False)
     if threads is not None:
         torch.set_num_threads(threads)

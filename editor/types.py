@@ -31,6 +31,10 @@ class EditError(Exception):
     """A mistake that a person can put right: its text is one sentence that says how."""
 
 
+class Stopped(EditError):
+    """A person stopped a run before there was a picture."""
+
+
 class Scored(NamedTuple):
     """What a score function says of a batch of clean latents."""
 

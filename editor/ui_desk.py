@@ -72,6 +72,11 @@ PLANNING, FIRST = "Planning…", "Planning… The first plan waits for the model
 EXAMPLES = Path(__file__).resolve().parent.parent / "assets" / "examples"
 
 
+def _tells(job: Job, listed: Sequence[str]) -> bool:
+    """Whether a job that is over has something to show: why it failed, or an edit that is still listed."""
+    return job.state == "failed" or not set(job.choices).isdisjoint(listed)
+
+
 @dataclass(frozen=True)
 class Desk:
     """Everything that the handlers stand on."""
@@ -100,16 +105,13 @@ class Desk:
     def arrive(self, token: str, request: gr.Request) -> Iterator[Form]:
         """Give a new browser its token and list its past edits; find its run or how that ended, or a shared edit."""
         token = token or secrets.token_urlsafe(16)
-        owner = owner_of(token, request)
-        past, shared = past_cards(self.history, owner), request.query_params.get("edit")
-        here = {"token": token, **self._efforts(), **past, **idle()}
-        job = self.jobs.latest(owner)
-        ended = not shared and job is not None and (job.state == "failed" or job.kept in past["listed"])
+        owner, here = owner_of(token, request), {"token": token, **self._efforts(), **idle()}
         try:
-            if job is not None and (ended or not job.over):
-                about = {"job": job.id} if job.over else self._watched(job)
-                first = joined(here, show_request(job.request, self.editor.efforts), about)
-                yield from repeated(first, self._watch(job, request))
+            past, shared = past_cards(self.history, owner), request.query_params.get("edit")
+            here, job = {**here, **past}, self.jobs.latest(owner)
+            if job is not None and (not job.over or (not shared and _tells(job, past["listed"]))):
+                first = joined(here, show_request(job.request, self.editor.efforts), {"job": job.id})
+                yield from self._followed(job, first, request)
             elif shared:
                 yield {**here, **self._shared(shared, owner, request)}
             else:
@@ -195,22 +197,36 @@ class Desk:
         try:
             owner, image, instruction = owner_of(token, request), read_picture(form["picture"]), form["instruction"]
             plan, key, settings = read_plan(form), plan_key(image, instruction), read_settings(form)
-            mask, made, fit = read_mask(form, image), {}, fits(form, image, instruction)
+            mask, fit = read_mask(form, image), fits(form, image, instruction)
             if changed(form) and not fit:
                 yield {**idle(), "planned": key, **status(CHANGED, "ask")}
                 return
-            if plan is None or not fit:
-                yield {**busy(began=False), **self._planning()}
-                plan = self.jobs.call(lambda: self.editor.plan(image, instruction))
-                made = show_plan(plan, key)
-            todo = EditRequest(image=image, instruction=instruction, plan=plan, mask=mask, settings=settings)
-            job = self.jobs.submit(todo, owner)
-            first = joined(made, {"seed": settings.seed, "planned": key}, self._watched(job))
-            yield from repeated(first, self._watch(job, request, shown))
+            own = plan if fit else None
+            todo = EditRequest(image=image, instruction=instruction, plan=own, mask=mask, settings=settings)
+            job = self.jobs.submit(todo, owner, None if own else lambda: self.editor.plan(image, instruction))
+            first = {"seed": settings.seed} | ({"planned": key} if own else {})
+            yield from self._followed(job, first, request, shown)
         except EditError as error:  # what went wrong is told with the buttons that it sets free: see `repeated`
             yield {**idle(), **status(str(error), "bad")}
         except Exception:
             yield {**idle(), **status(unexpected("A run failed"), "bad")}
+
+    def _followed(self, job: Job, first: Form, request: gr.Request, before: str = "") -> Iterator[Form]:
+        """What becomes of a job from its plan on; `first` is said with all that comes in the first second.
+
+        What was shown stays until there is a plan, and belongs to the edit `before`.
+        """
+        if job.state == "planning":
+            for seen in self.jobs.follow(job):
+                if seen.state != "planning":
+                    break
+                yield joined(first, busy(job), self._planning())
+            if job.request.plan is not None:
+                key = plan_key(job.request.image, job.request.instruction)
+                first = joined(first, show_plan(job.request.plan, key))
+        if not job.over:
+            first = joined(first, self._watched(job))
+        yield from repeated(first, self._watch(job, request, before))
 
     def _watched(self, job: Job) -> Form:
         """The page as it is while a job is waited for."""
@@ -222,16 +238,18 @@ class Desk:
     def _on(self, job: Job) -> Form:
         """What belongs to a run that goes on, whatever else is shown beside it."""
         hidden, shown = gr.update(visible=False), gr.update(visible=True)
-        return {**busy(stopping=job.stop.is_set()), "welcome": hidden, "live": shown, "job": job.id}
+        return {**busy(job), "welcome": hidden, "live": shown}
 
     def _watch(self, job: Job, request: gr.Request, before: str = "") -> Iterator[Form]:
         """What the job does, until it is over; then its result, or the edit that was shown before where it has none.
 
         Each message says again that it goes on: Gradio's client drops one that the next overtakes.
         """
+        told = -1
         for seen in self.jobs.follow(job):
+            again, told = told == seen.version, seen.version
             if not seen.over:
-                yield self._on(job) | self._live(seen)
+                yield self._on(job) | (progress_line(self.jobs, job) if again else self._live(seen))
         if job.state == "failed":
             refused = self._refused(job)
             right = {**nothing(), **refused} if refused else self._again(before, job.owner, request)
@@ -241,11 +259,14 @@ class Desk:
 
     def _result(self, job: Job, request: gr.Request) -> Form:
         """What came of a job that is done, or why that can't be shown."""
+        kept = next(filter(self.history.has, reversed(job.choices)), job.kept)  # the candidate that was chosen last
         try:
-            edit = show_edit(self.history, self.history.get(job.kept), request)
+            edit = show_edit(self.history, self.history.get(kept), request)
+            around = self._candidates(job, job.choices[kept])
         except EditError as error:
-            return {**idle(), **nothing(), **status(str(error), "bad")}
-        around = {**past_cards(self.history, job.owner, job.kept), **self._efforts(), **self._candidates(job, 0)}
+            there = " The edit itself is kept: reload the page then." if self.history.has(kept) else ""
+            return {**idle(), **nothing(), **status(f"{error}{there}", "bad")}
+        around |= {**past_cards(self.history, job.owner, kept), **self._efforts()}
         return {**idle(), **edit, **around, **status(ending_line(job.update), "ask" if job.update.broken else "done")}
 
     def _live(self, job: Job) -> Form:

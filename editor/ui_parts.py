@@ -39,8 +39,14 @@ T = TypeVar("T")
 
 
 def serve_bytes(data: bytes, name: str) -> str:
-    """Put a file where the page may fetch it, by a path that can't be guessed; it is cleaned with Gradio's cache."""
-    return save_bytes_to_cache(data, name, cache_dir=get_upload_folder())
+    """Put a file where the page may fetch it, by a path that can't be guessed; it is cleaned with Gradio's cache.
+
+    Raises EditError where it can't be written.
+    """
+    try:
+        return save_bytes_to_cache(data, name, cache_dir=get_upload_folder())
+    except OSError as error:
+        raise EditError("What the page shows can't be written: free space on the disk of temporary files.") from error
 
 
 def serve(image: Image.Image) -> str:
@@ -161,9 +167,10 @@ def waiting_line(jobs: Jobs, job: Job) -> str:
 def progress_line(jobs: Jobs, job: Job) -> Form:
     """How a run that is not over stands."""
     update = job.update
+    seen = update is not None and update.previews
     if job.stop.is_set():
-        return status("Stopping: the best so far is kept…", "busy")
-    if update is None or not update.previews:
+        return status("Stopping: the best so far is kept…" if seen else "Stopping…", "busy")
+    if not seen:
         return status(waiting_line(jobs, job), "busy")
     share = 0.0 if update.drafted else update.step / max(1, update.steps)  # how many drafts there will be nobody knows
     return status(running_line(update), "busy", share)
@@ -229,12 +236,13 @@ def idle() -> Form:
     }
 
 
-def busy(began: bool = True, stopping: bool = False) -> Form:
-    """The buttons while a run is watched, or planned for: before it has begun there is nothing to stop, nor twice."""
+def busy(job: Job) -> Form:
+    """The buttons while a run is watched, or planned for: it is stopped once."""
     return {
         "run": gr.update(interactive=False, value="Running…"),
-        "stop": gr.update(visible=began, interactive=not stopping),
+        "stop": gr.update(visible=True, interactive=not job.stop.is_set()),
         "make_plan": gr.update(visible=False),
+        "job": job.id,
     }
 
 

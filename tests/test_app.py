@@ -64,9 +64,10 @@ def test_the_page_stays_on_this_machine_unless_asked(launched, capsys):
 
 
 def test_flags_reach_the_launch(launched):
-    _, options = launched("--host", "0.0.0.0", "--port", "8000", "--share", "--auth", "ann:a:b", public="https://x")
+    logins = ("--auth", "ann:a:b", "--auth", "bob:c")
+    _, options = launched("--host", "0.0.0.0", "--port", "8000", "--share", *logins, public="https://x")
     assert (options["server_name"], options["server_port"], options["share"]) == ("0.0.0.0", 8000, True)
-    assert options["auth"] == ("ann", "a:b")
+    assert options["auth"] == [("ann", "a:b"), ("bob", "c")]
 
 
 def test_a_tunnel_that_cannot_be_had_is_said_and_the_page_runs(launched, capsys):

@@ -165,6 +165,15 @@ def test_ctrl_c_keeps_the_best_so_far(interruptible, tiny, clock, tmp_path, caps
     assert (status, out, err) == (cli.INTERRUPTED, "", "Interrupted.\n")
 
 
+def test_ctrl_c_before_there_is_a_picture_writes_none(interruptible, tiny, clock, tmp_path, capsys, monkeypatch):
+    invert = Editor.invert
+    monkeypatch.setattr(Editor, "invert", lambda *it: [signal.raise_signal(signal.SIGINT), invert(*it)][1])
+    status, out, err = run(capsys, "edit", clock, "make the rim red", "-o", str(tmp_path / "out.png"))
+    assert (status, out) == (cli.INTERRUPTED, "")
+    assert err.endswith("The run was stopped before there was a picture: yours is as it was.\n")
+    assert not (tmp_path / "out.png").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -213,6 +222,10 @@ def test_what_cannot_be_written_is_refused_before_the_run(tiny, clock, tmp_path,
     (tmp_path / "out.png").mkdir()
     status, _, err = run(capsys, "edit", clock, "make it red", "-o", str(tmp_path / "out.png"))
     assert (status, "give -o the name of a file" in err) == (2, True)
+    status, _, err = run(capsys, "edit", clock, "make it red", "-o", str(tmp_path / ("a" * 252 + ".png")))
+    assert (status, "give -o the name of a file" in err) == (2, True)
+    status, _, err = run(capsys, "edit", str(tmp_path / ("a" * 252 + ".png")), "make it red", "-o", "out.png")
+    assert (status, "can't be read" in err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +234,7 @@ def test_what_cannot_be_written_is_refused_before_the_run(tiny, clock, tmp_path,
         "[" * 100_000,
         '{"checks": [{"question": "?", "weight": 1' + "0" * 400 + "}]}",
         '{"checks": [{"question": "?"}], "caption": "a clock \\udcff"}',
+        '{"checks": [{"question": "Is it \\ud83d?"}]}',
     ],
 )
 def test_a_hostile_plan_is_one_sentence(tiny, clock, tmp_path, capsys, plan):

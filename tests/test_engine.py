@@ -22,7 +22,7 @@ from editor.models import Models
 from editor.progress import rank, warnings
 from editor.registration import warning
 from editor.reproduce import rerun
-from editor.types import MAX_INSTRUCTION, Candidate, EditError, EditRequest, SearchSettings, Stays
+from editor.types import MAX_INSTRUCTION, Candidate, EditError, EditRequest, SearchSettings, Stays, Stopped
 from rewards.base import Check, Plan
 from rewards.plan import keep_checks
 from rewards.preserve import Layout
@@ -128,10 +128,7 @@ def test_changes_that_earned_nothing_are_undone_at_the_end_unless_the_run_was_st
     assert last.cost.nfe == plain.cost.nfe
     assert last.cost.decodes > plain.cost.decodes
     assert plain.changed is None
-    stop = Event()
-    stop.set()
-    *_, stopped = tiny_editor.edit(request(settings=undone), stop)
-    assert stopped.changed is None
+    assert stopped_at("search", tiny_editor, settings=undone)[-1].changed is None
     *_, drawn = tiny_editor.edit(request(settings=undone.but(method="fmtt-sampling", corrections=1, renoise=1.0)))
     assert drawn.changed is None
 
@@ -149,9 +146,7 @@ def test_nothing_changes_where_the_source_passes_every_check(tiny_editor, monkey
 
 def test_a_stop_leaves_a_source_that_passes_every_check_as_it_is(tiny_editor, monkeypatch):
     monkeypatch.setattr("editor.judge.MET", 0.0)
-    stop = Event()
-    stop.set()
-    *_, last = tiny_editor.edit(request(settings=SETTINGS.but(undo=0.02)), stop)
+    *_, last = stopped_at("search", tiny_editor, settings=SETTINGS.but(undo=0.02))
     assert last.stopped
     assert last.best.tobytes() == picture().tobytes()
 
@@ -204,6 +199,14 @@ def test_nothing_changes_where_the_eyes_that_plan_read_what_is_asked_for(tiny_ed
     assert last.checks[0].before < 0.5
     assert (last.best.tobytes() == picture().tobytes()) is same
     assert last.candidates[0].met is same
+
+
+def test_a_mask_of_grey_acts_once(tiny_editor):
+    """Held, judged and put back, a change goes through it several times; only the composite is to halve it."""
+    found, grey = tiny_editor.invert(picture(), 0.4), Image.new("L", picture().size, 128)
+    judge = Judge.of(tiny_editor.models, PLAN, found.square, found.latents, found.before, grey, SETTINGS, Calls())
+    changed = found.latents + 1
+    torch.testing.assert_close(judge.within(changed), changed)
 
 
 def test_the_eyes_that_plan_are_not_asked_where_the_judge_says_no(tiny_editor, monkeypatch):
@@ -300,16 +303,62 @@ def test_the_same_request_gives_the_same_bytes(tiny_editor):
     assert other.history != first.history
 
 
-def test_stop_ends_within_a_step_and_keeps_the_best(tiny_editor):
+def stopped_at(stage, editor, **changes):
+    """The updates of a run that is stopped as soon as one of this stage has come."""
     stop, seen = Event(), []
-    for update in tiny_editor.edit(request(), stop):
+    for update in editor.edit(request(**changes), stop):
         seen.append(update)
-        if update.stage == "search":
+        if update.stage == stage:
             stop.set()
+    return seen
+
+
+def test_stop_ends_within_a_step_and_keeps_the_best(tiny_editor):
+    seen = stopped_at("search", tiny_editor)
     assert [u.stage for u in seen] == ["plan", "invert", "search", "done"]
     assert seen[-1].stopped
     assert seen[-1].score == seen[-2].score
     assert seen[-1].best.tobytes() == seen[-2].best_so_far.image.tobytes()
+
+
+@pytest.mark.parametrize("stage", ["plan", "invert", "locate"])
+def test_a_stop_before_there_is_a_picture_ends_the_run_at_once(tiny_editor, stage):
+    with pytest.raises(Stopped, match="before there was a picture"):
+        stopped_at(stage, tiny_editor, settings=SETTINGS.but(focus=0.9))
+
+
+def test_a_stop_while_the_picture_is_carried_back_does_not_wait_for_the_rest(tiny_editor, monkeypatch):
+    stop, condition, asked = Event(), Models.condition, []
+
+    class Stopping:
+        def __init__(self, flow):
+            self.flow, self.two_time = flow, flow.two_time
+
+        def velocity(self, x, t):
+            stop.set()
+            asked.append(t)
+            return self.flow.velocity(x, t)
+
+    monkeypatch.setattr(Models, "condition", lambda models, prompt: Stopping(condition(models, prompt)))
+    with pytest.raises(Stopped):
+        list(tiny_editor.edit(request(), stop))
+    assert len(asked) == 1
+
+
+def test_a_stop_while_places_are_looked_for_does_not_wait_until_they_are_found(tiny_editor, monkeypatch):
+    stop, asked, checked = Event(), [], Judge._checked
+
+    def counted(judge, decoded, *rest):
+        found = checked(judge, decoded, *rest)
+        asked.append(len(decoded))
+        if len(asked) == 2:  # the first is the source's
+            stop.set()
+        return found
+
+    monkeypatch.setattr(Judge, "_checked", counted)
+    with pytest.raises(Stopped):
+        list(tiny_editor.edit(request(settings=SETTINGS.but(focus=0.9)), stop))
+    assert len(asked) == 2
 
 
 def test_only_the_result_is_composited_at_full_size_until_another_picture_is_asked_for(tiny_editor, monkeypatch):
@@ -457,6 +506,7 @@ def test_alpha_is_kept(tiny_editor):
     [
         ({"instruction": " ", "plan": None}, "one sentence"),
         ({"instruction": "x" * (MAX_INSTRUCTION + 1)}, "too long"),
+        ({"instruction": "make it \ud83d"}, "no character"),
         ({"mask": Image.new("L", (9, 9), 255)}, "size of the picture"),
         ({"mask": Image.new("1", (40, 32), 1)}, "must be greyscale"),
         ({"mask": Image.new("L", (40, 32), 0)}, "leaves nothing that may change"),

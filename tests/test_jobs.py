@@ -53,10 +53,51 @@ def test_leaving_and_coming_back_finds_the_run(start):
     assert jobs.latest("ann") is job
     assert jobs.latest("bob") is None
     later = jobs.submit(request(), "ann")
-    assert jobs.latest("ann") is later
+    assert jobs.latest("ann") is job, "what runs can be stopped where it is seen"
     assert len(end(jobs, job).update.history) == 11
     end(jobs, later)
     assert jobs.latest("ann") is later
+
+
+def test_a_run_without_a_plan_is_found_stopped_and_told_of_while_it_is_planned(start):
+    jobs, gate = start(), threading.Event()
+    made = FakeEditor().plan(None, "make it dark")
+
+    def plan():
+        assert gate.wait(5)
+        return made
+
+    job, stopped = (jobs.submit(request(), "ann", plan) for _ in range(2))
+    assert (job.state, jobs.latest("ann"), jobs.is_on(job.id)) == ("planning", stopped, True)
+    jobs.stop(stopped)
+    assert "before it began" in end(jobs, stopped).error
+    gate.set()
+    assert end(jobs, job).update.done
+    assert job.request.plan is made
+    assert stopped.state == "failed"
+    refused = jobs.submit(request(), "ann", lambda: FakeEditor().plan(None, "a dog"))
+    assert "clocks only" in end(jobs, refused).error
+    broken = jobs.submit(request(), "ann", lambda: 1 / 0)
+    assert "report the id" in end(jobs, broken).error
+
+
+def test_closing_ends_a_run_that_is_still_to_be_planned(start):
+    jobs = start(pause=0.02)
+    running = jobs.submit(request(steps=4000), "ann")
+    assert next(j for j in jobs.follow(running) if j.update)
+    job = jobs.submit(request(), "ann", lambda: FakeEditor().plan(None, "make it dark"))
+    jobs.close()
+    assert job.over
+
+
+def test_who_follows_a_job_that_does_not_move_can_leave(start, monkeypatch):
+    monkeypatch.setattr("editor.jobs.PULSE", 0.01)
+    jobs = start(pause=5.0)
+    jobs.submit(request(), "ann")
+    waiting = jobs.submit(request(), "ann")
+    watching = jobs.follow(waiting)
+    assert [next(watching).version for _ in range(4)][1:] == 3 * [waiting.version]
+    watching.close()
 
 
 def test_stop_keeps_the_best_so_far_and_frees_the_worker(start):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from threading import Event
 
 import pytest
 import torch
@@ -118,6 +119,38 @@ def test_where_something_tighter_is_left_memory_that_runs_out_after_a_picture_be
     *_, last = editor.edit(request())
     assert (len(failed), last.broken, last.stopped) == (1, "", False)
     assert editor.models.hardware.plan == ladder(PROFILES["flux"])[3]
+
+
+def test_after_a_stop_memory_that_runs_out_keeps_the_best_so_far(flux_place, monkeypatch):
+    editor, stock, stop = Editor(flux_models(flux_place)), Progress.after, Event()
+
+    def after(self, step):
+        if step.index == 1:
+            stop.set()
+            raise torch.OutOfMemoryError("CUDA")
+        return stock(self, step)
+
+    monkeypatch.setattr(Progress, "after", after)
+    *_, before, last = editor.edit(request(), stop)
+    assert (last.done, last.stopped, last.step) == (True, True, 0)
+    assert last.best.tobytes() == before.best_so_far.image.tobytes()
+    assert not editor.models.tightest
+
+
+def test_what_finds_no_room_beside_a_run_takes_no_model_from_it(flux_place):
+    editor = Editor(flux_models(flux_place))
+    plan, running = editor.models.hardware.plan, editor.edit(request())
+    next(running)
+
+    def full():
+        raise torch.OutOfMemoryError("CUDA")
+
+    with pytest.raises(EditError, match="beside the run that goes on"):
+        editor.models.within_memory(full)
+    assert editor.models.hardware.plan == plan
+    running.close()
+    with pytest.raises(EditError, match="ran out of memory twice"):
+        editor.models.within_memory(full)
 
 
 @pytest.mark.parametrize(("times", "status"), [(1, 0), (9, 2)])

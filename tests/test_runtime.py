@@ -11,7 +11,8 @@ import torch
 from editor.runtime import prepare
 before = torch.backends.cuda.cudnn_sdp_enabled()
 prepare(1)
-print(logging.getLogger("diffusers.configuration_utils").level == logging.ERROR, end=" ")
+quiet = ("diffusers.configuration_utils", "bitsandbytes.backends.cpu.ops")
+print(all(logging.getLogger(name).level == logging.ERROR for name in quiet), end=" ")
 print(before, torch.backends.cuda.cudnn_sdp_enabled(), torch.get_num_threads(), torch.backends.cuda.flash_sdp_enabled())
 """
 

@@ -1,6 +1,7 @@
 """The page's handlers as generators, without a browser."""
 
 import re
+import threading
 from dataclasses import asdict, replace
 from html import unescape
 from pathlib import Path
@@ -11,7 +12,7 @@ from PIL import Image
 from sqlalchemy import update
 from sqlmodel import Session
 
-from editor import images
+from editor import images, ui_parts
 from editor.engine import EFFORTS
 from editor.history import Edit
 from editor.loading import MAX_BYTES
@@ -23,7 +24,7 @@ from editor.ui import build_page, launch_options, translated
 from editor.ui_desk import Desk
 from editor.ui_forms import PROTECT, changed, read_plan
 from editor.ui_layout import lay_out
-from editor.ui_parts import past_cards
+from editor.ui_parts import owner_of, past_cards
 from tests.fakes import FakeEditor, FakeLaid, clock_like
 from tests.page import all_of, came, click, form, plan_of
 
@@ -44,7 +45,7 @@ def test_a_run_plans_searches_and_shows_its_result(desk, picture):
     assert last["run"]["interactive"]
     assert not last["stop"]["visible"]
     assert last["more"]["visible"]
-    watched = next(line for line in lines if "job" in line)
+    watched = next(line for line in lines if "more" in line)
     assert not any(watched[name]["visible"] for name in ("make_plan", "more", "result"))
 
 
@@ -80,11 +81,54 @@ def test_what_a_person_can_put_right_is_said_and_frees_the_page(desk, picture, c
     assert not last["stop"]["visible"]
 
 
-def test_before_a_run_has_begun_there_is_nothing_to_stop(desk, picture):
-    lines = list(desk.run(form(picture), "ann", came()))
-    planning = next(line for line in lines if "Planning" in line.get("status", ""))
-    assert not planning["stop"]["visible"]
-    assert next(line for line in lines if "job" in line)["stop"]["visible"]
+def test_while_a_run_is_planned_what_was_shown_stays_and_it_can_be_stopped(desk, picture, monkeypatch):
+    gate, plan = threading.Event(), desk.editor.plan
+    monkeypatch.setattr(desk.editor, "plan", lambda *asked: gate.wait(5) and plan(*asked))
+    running = desk.run(form(picture), "ann", came())
+    planning = next(running)
+    assert "Planning" in planning["status"]
+    assert planning["stop"]["visible"]
+    assert not {"live", "result", "candidates"} & set(planning)
+    desk.stop(planning["job"], "ann", came())
+    last = all_of(running)
+    assert "stopped before it began" in last["status"]
+    assert last["run"]["interactive"]
+    gate.set()
+
+
+def test_reloading_while_a_run_is_planned_finds_it_and_then_its_plan(desk, picture, monkeypatch):
+    gate, plan = threading.Event(), desk.editor.plan
+    monkeypatch.setattr(desk.editor, "plan", lambda *asked: gate.wait(5) and plan(*asked))
+    next(desk.run(form(picture), "ann", came()))
+    again = desk.arrive("ann", came())
+    seen = next(again)
+    assert (seen["instruction"], "Planning" in seen["status"]) == ("make it dark", True)
+    gate.set()
+    last = all_of(again)
+    assert last["table"][0][0] == "Is it so: make it dark?"
+    assert "checks hold" in last["status"]
+
+
+def test_a_reload_shows_the_candidate_that_was_chosen(desk, picture):
+    last = all_of(desk.run(form(picture), "ann", came()))
+    chosen = desk.pick(click(2), last["job"], "ann", came())
+    again = all_of(desk.arrive("ann", came()))
+    assert again["shown"] == chosen["shown"] != last["shown"]
+    assert again["candidates"] == chosen["candidates"]
+
+
+def test_where_the_disk_of_temporary_files_is_full_the_edit_is_kept_and_said_to_be(desk, picture, monkeypatch):
+    lines, save = desk.run(form(picture), "ann", came()), ui_parts.save_bytes_to_cache
+
+    def full(data, name, cache_dir):
+        if name.startswith("tiltedit-"):
+            raise OSError(28, "No space left on device")
+        return save(data, name, cache_dir)
+
+    monkeypatch.setattr(ui_parts, "save_bytes_to_cache", full)
+    last = all_of(lines)
+    assert "free space on the disk of temporary files. The edit itself is kept" in last["status"]
+    assert len(desk.history.list(owner_of("ann", came()))) == 1
 
 
 @pytest.mark.parametrize("can_plan", [True, False])
@@ -660,7 +704,8 @@ def test_each_message_of_a_run_says_that_it_goes_on(desk, picture):
     *live, last = list(desk.run(form(picture), "ann", came()))
     shown = [message for message in live if message.get("candidates")]
     assert len(shown) > 1
-    assert all(message["table"] == last["table"] for message in live if "job" in message), "in the first second"
+    planned = [message for message in live if "Planning" not in message["status"]]
+    assert all(message["table"] == last["table"] for message in planned), "in the first second"
     for message in shown:
         assert message["job"] == shown[0]["job"] != ""
         assert message["live"]["visible"]
