@@ -9,6 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +26,7 @@ from editor.tasks import Task
 from editor.types import EditError, EditRequest, EditUpdate
 
 JOURNAL, SUMMARY, TABLE = WRITTEN = ("journal.jsonl", "summary.json", "summary.csv")
+SHEET = re.compile(r"contact-sheet-([1-9]\d{0,5})\.jpg")
 DONE, SKIPPED, FAILED, WAITING = "done", "skipped", "failed", "not run"
 """States of a row: made now; made earlier with the same settings; gone wrong; not reached."""
 COLUMNS = (
@@ -124,8 +127,24 @@ def _prepare(out: Path, tasks: Sequence[Task]) -> None:
         raise EditError("The results would lie among the pictures they are made of: choose another folder with -o.")
     try:
         out.mkdir(parents=True, exist_ok=True)
+        if not (out / JOURNAL).exists():
+            _check_free(out)
+            (out / JOURNAL).touch()  # from now on what lies there is ours
     except OSError as error:
-        raise EditError(f"The folder {str(out)!r} can't be made: choose another with -o.") from error
+        raise EditError(f"The folder {str(out)!r} can't be made or written: choose another with -o.") from error
+
+
+def _check_free(out: Path) -> None:
+    """Raises EditError where a summary or contact sheet would take the place of a file that is none of ours."""
+    for name in (SUMMARY, TABLE, *sorted(_sheets(out).values())):
+        if (out / name).exists():
+            raise EditError(f"{name} in {str(out)!r} is none of ours and would be written over: choose another folder.")
+
+
+def _sheets(out: Path) -> dict[int, str]:
+    """The contact sheets that lie in a folder, by their number."""
+    found = ((SHEET.fullmatch(path.name), path.name) for path in out.iterdir())
+    return {int(match[1]): name for match, name in found if match}
 
 
 # ------------------------------------------------------------------------------------------------------------ journal
@@ -145,9 +164,13 @@ def _journal(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _append(path: Path, entry: dict[str, Any]) -> None:
+    """As a line of its own, whatever was cut off before."""
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        with path.open("a+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - 1))
+            whole = file.read(1) in (b"", b"\n")
+            file.write(("" if whole else "\n").encode() + json.dumps(entry).encode() + b"\n")
     except OSError as error:
         raise EditError(f"The file {path.name!r} can't be written: check the folder and the free space.") from error
 
@@ -169,19 +192,17 @@ def summarise(rows: Sequence[Row], out: Path, profile: str) -> dict[str, Any]:
         "contact_sheets": _write_sheets(rows, out),
         "items": told,
     }
-    write(out / SUMMARY, json.dumps(summary, ensure_ascii=False, indent=1).encode())
+    write(out / SUMMARY, json.dumps(summary, ensure_ascii=False, indent=1).encode(errors="backslashreplace"))
     table = io.StringIO()
     lines = csv.DictWriter(table, COLUMNS, extrasaction="ignore", lineterminator="\n")
     lines.writeheader()
     lines.writerows(told)
-    write(out / TABLE, table.getvalue().encode())
+    write(out / TABLE, table.getvalue().encode(errors="backslashreplace"))
     return summary
 
 
 def _write_sheets(rows: Sequence[Row], out: Path) -> list[str]:
     """Names of the contact sheets of all results, as many as they need; those of an earlier run are replaced."""
-    for old in out.glob("contact-sheet-*.jpg"):
-        old.unlink()
     pairs = [
         Pair(
             before=row.task.image,
@@ -197,4 +218,7 @@ def _write_sheets(rows: Sequence[Row], out: Path) -> list[str]:
     for number, sheet in enumerate(sheets(pairs), 1):
         names.append(f"contact-sheet-{number}.jpg")
         write(out / names[-1], encode_sheet(sheet))
+    for number, old in _sheets(out).items():
+        if number > len(names):
+            (out / old).unlink()
     return names

@@ -185,7 +185,7 @@ def packages(machine: Machine) -> Iterator[Finding]:
             continue
         wanted, found = Requirement(line), machine.installed(Requirement(line).name)
         ok = found is not None and wanted.specifier.contains(found, prereleases=True)
-        yield Finding(wanted.name, ok, found if ok else f"{found or 'absent'}, needs {wanted}: run make run once more")
+        yield Finding(wanted.name, ok, found if ok else f"{found or 'absent'}, needs {wanted}: make clean run")
 
 
 def bundled(profile: Profile, machine: Machine) -> Finding:

@@ -190,12 +190,17 @@ class History:
         return len(edits)
 
     def prune(self, spare: str = "") -> int:
-        """Remove the oldest edits beyond the limits, of all owners, except `spare`; how many were removed."""
-        oldest, total, old = self.clock() - self.max_age, 0, []
+        """Remove the oldest edits beyond the limits, of all owners, except `spare`; how many were removed.
+
+        A source that several edits share counts once.
+        """
+        oldest, total, old, sources = self.clock() - self.max_age, 0, [], set()
         with self._session() as session:
-            newest_first = select(Edit.id, Edit.created, Edit.size).order_by(col(Edit.created).desc())
-            for edit_id, created, size in session.exec(newest_first):
-                total += size
+            newest_first = select(Edit.id, Edit.created, Edit.size, Edit.source).order_by(col(Edit.created).desc())
+            for edit_id, created, size, source in session.exec(newest_first):
+                file = self._source(source)
+                total += size - (file.stat().st_size if source in sources and file.exists() else 0)
+                sources.add(source)
                 if edit_id != spare and (created < oldest or total > self.max_bytes):
                     old.append(edit_id)
             removed = [*filter(None, (session.get(Edit, edit_id) for edit_id in old))]
@@ -272,7 +277,10 @@ class History:
             raise EditError("This edit can't be shown: a picture of it is missing from the history folder.") from error
 
     def source_path(self, edit: Edit) -> Path:
-        return self.folder / "sources" / f"{edit.source}.png"
+        return self._source(edit.source)
+
+    def _source(self, name: str) -> Path:
+        return self.folder / "sources" / f"{name}.png"
 
     def result_path(self, edit: Edit) -> Path:
         return self.folder / "results" / f"{edit.id}.png"

@@ -34,6 +34,7 @@ UNREACHABLE = (HTTPError, ConnectionError, OfflineModeIsEnabled, LocalEntryNotFo
 FETCH = "python -m editor.fetch and the name of the profile"
 """How to fetch what no profile is known of; see `fetch_command`."""
 SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
+INDEX = "*.safetensors.index.json"
 VARIANT = re.compile(r"\.(fp16|bf16)[.-]")
 """In the names of weights that some repositories hold a second time in half precision; nothing here loads them."""
 MAX_HEADER = 100_000_000
@@ -135,15 +136,13 @@ def faults(folder: Path, repo: Repo) -> list[str]:
 def cut_off(folder: Path) -> dict[str, int]:
     """The weights in a folder whose size is not what their header says: paths in it, with the bytes of a whole file.
 
-    Those are 0 where the header itself is damaged. Reads the headers alone.
+    Those are 0 where the header itself is damaged, and for an index of weights that is. Reads the headers alone.
     """
     files = [file for file in sorted(folder.rglob("*.safetensors")) if not VARIANT.search(file.name) and file.is_file()]
     lengths = {file: length(file) for file in files}
-    return {
-        file.relative_to(folder).as_posix(): wanted or 0
-        for file, wanted in lengths.items()
-        if file.stat().st_size != wanted
-    }
+    broken = {file: wanted or 0 for file, wanted in lengths.items() if file.stat().st_size != wanted}
+    broken |= {index: 0 for index in sorted(folder.rglob(INDEX)) if shards(index) is None}
+    return {file.relative_to(folder).as_posix(): wanted for file, wanted in broken.items()}
 
 
 def length(file: Path) -> int | None:
@@ -158,6 +157,14 @@ def length(file: Path) -> int | None:
         return None
 
 
+def shards(index: Path) -> list[str] | None:
+    """The files of weights that an index names; None if it is damaged."""
+    try:
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
 def missing(folder: Path, repo: Repo) -> list[str]:
     """What the repository's patterns, the parts of a pipeline and the folder's own indices need and is not there."""
     named = [pattern for pattern in repo.files if "*" not in pattern]
@@ -166,9 +173,9 @@ def missing(folder: Path, repo: Repo) -> list[str]:
     named += [pattern for pattern in repo.files if pattern == "*.safetensors" and not any(folder.glob(pattern))]
     for shard in (file for file in sorted(folder.rglob("*-of-*.safetensors")) if not VARIANT.search(file.name)):
         named.append(SHARD.sub(".safetensors.index.json", shard.relative_to(folder).as_posix()))
-    for index in folder.rglob("*.safetensors.index.json"):
+    for index in folder.rglob(INDEX):
         place = index.parent.relative_to(folder)
-        named += [str(place / shard) for shard in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+        named += [str(place / shard) for shard in shards(index) or ()]
     return [name for name in named if not (folder / name).exists()]
 
 

@@ -245,18 +245,19 @@ def composite(
     where u and v rise with |d| around each pixel. Where nothing changed u = v = 0 and the source stays bit for bit;
     where little changed (light, tint) the change is added and the detail stays; where the model repainted, u = v = 1
     and the result is `after`, with no ghost of the detail that was there. Outside the mask pixels stay bit for bit.
+    The model sees the source on white, and so do these: what is half transparent gets twice the change.
     """
     change = (after - before).float().abs().amax(0, keepdim=True)
     change = F.avg_pool2d(F.max_pool2d(change, 3, 1, 1), 3, 1, 1, count_include_pad=False)
     weights = torch.cat([_ramp(change, *NOTICEABLE), _ramp(change, *REPAINTED)])
     weights = _to_size(weights, place, source.size).clamp(0, 1)
-    inside = _feathered(mask, source.size)
+    inside, seen, alpha = _feathered(mask, source.size), np.array(_on_white(source)), _alpha(source)
     pixels = np.array(source.convert("RGB"), dtype=np.uint8)
     for channel in range(3):  # one at a time, for the memory of large pictures
         old, new = _to_size(torch.stack([before[channel], after[channel]]), place, source.size)
-        own = torch.from_numpy(pixels[..., channel]).float() / 255
-        moved = own + inside * (weights[0] * (new - old) - weights[1] * (own - old))
-        pixels[..., channel] = _bytes(moved).numpy()
+        own = torch.from_numpy(seen[..., channel]).float() / 255
+        change = inside * (weights[0] * (new - old) - weights[1] * (own - old))
+        pixels[..., channel] = _added(pixels[..., channel], change, alpha)
     return _like(source, pixels)
 
 
@@ -267,7 +268,7 @@ def recolour(source: Image.Image, maps: Tensor, place: Placement, mask: Image.Im
     result is source + m * u * d, u and m as in `composite`, so that pixels stay bit for bit where nothing changes.
     """
     inside, pixels = _feathered(mask, source.size), np.array(source.convert("RGB"), dtype=np.uint8)
-    own = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    own, alpha = torch.from_numpy(np.array(_on_white(source))).permute(2, 0, 1).float() / 255, _alpha(source)
     square = (place.size, place.size)
     added = []
     for shift, *slopes in maps.unflatten(0, (4, 3)).unbind(1):
@@ -276,8 +277,22 @@ def recolour(source: Image.Image, maps: Tensor, place: Placement, mask: Image.Im
         added.append(shift + sum(slope * channel for slope, channel in zip(slopes, own, strict=True)))
     weight = inside * _ramp(torch.stack([a.abs() for a in added]).amax(0), *NOTICEABLE)
     for channel, change in enumerate(added):
-        pixels[..., channel] = _bytes(own[channel] + weight * change).numpy()
+        pixels[..., channel] = _added(pixels[..., channel], weight * change, alpha)
     return _like(source, pixels)
+
+
+def _alpha(source: Image.Image) -> Tensor | float:
+    """How far each pixel covers what is behind it (H, W), in [0, 1]; 1 where none lets anything through."""
+    if "A" not in source.getbands() or source.getchannel("A").getextrema()[0] == 255:
+        return 1.0
+    return torch.from_numpy(np.array(source.getchannel("A"))).float() / 255
+
+
+def _added(channel: np.ndarray, change: Tensor, alpha: Tensor | float) -> np.ndarray:
+    """A channel (H, W) of 8 bits with a change, in [0, 1] and as it is seen on white; none where nothing is seen."""
+    if isinstance(alpha, Tensor):
+        change = torch.where(alpha > 0, change / alpha.clamp(min=1 / 255), 0.0)
+    return _bytes(torch.from_numpy(channel.copy()).float() / 255 + change).numpy()
 
 
 def _like(source: Image.Image, pixels: np.ndarray) -> Image.Image:

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +22,7 @@ from editor import images
 from editor.mark import AI_NOTE, XMP, exif, png_text
 from editor.profiles import own_weights
 from editor.types import MAX_INSTRUCTION, EditError, EditRequest, EditUpdate, SearchSettings
-from rewards.base import Plan
+from rewards.base import Plan, is_text
 
 FORMAT = 1
 KEY = "tiltedit"
@@ -45,7 +46,7 @@ MAX_NAME = 300
 """Characters of a profile's name, which may hold that of a folder."""
 MAX_HELD = 200
 """Characters of how the models were held."""
-PACKAGES = ("torch", "diffusers", "transformers", "pillow")
+PACKAGES = ("torch", "diffusers", "transformers", "pillow", "numpy", "scipy", "scikit-image")
 WEIGHTS = "weights"
 """Beside the packages, what names the weights that come with the repository."""
 
@@ -139,7 +140,7 @@ def computed_by(profile: str) -> dict[str, str]:
 
 def _text(data: dict[str, Any], name: str, longest: int, least: int = 1) -> str:
     value = data.get(name)
-    if not isinstance(value, str) or not least <= len(value) <= longest:
+    if not isinstance(value, str) or not least <= len(value) <= longest or not is_text(value):
         raise ValueError(f"its {name} must be a text of {least} to {longest} characters.")
     return value
 
@@ -238,13 +239,15 @@ def save_result(path: str | Path, image: Image.Image, recipe: Recipe | None) -> 
 
 def write(path: Path, data: bytes) -> None:
     """Put bytes into a file at once: a reader sees the old file or the new one, never a half."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    partial = path.with_name(f".tiltedit-{secrets.token_hex(8)}")  # short, however long the file's own name is
     try:
         partial.write_bytes(data)
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise EditError(f"The file {path.name!r} can't be written: check the folder and the free space.") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def read_recipe(source: images.Source) -> Recipe:
@@ -263,5 +266,5 @@ def read_recipe(source: images.Source) -> Recipe:
         raise EditError(f"The recipe is too long: at most {MAX_RECIPE} characters are read.")
     try:
         return Recipe.from_json(json.loads(text))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise EditError("The recipe in this PNG is damaged: choose another file.") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff",
 MAX_TASKS = 10_000
 MAX_TABLE = 16 * 2**20
 """Bytes of a table."""
+LONGEST = 240
+"""Bytes of a result's name without what comes behind: file systems have 255 for all."""
 COLUMNS = ("image", "instruction", "mask", *SETTINGS)
 
 
@@ -93,6 +96,8 @@ def _results(pictures: Iterable[str]) -> list[str]:
     taken: set[str] = set()
     for picture in pictures:
         stem = Path(picture).stem or "unnamed"
+        while len(os.fsencode(stem)) > LONGEST:
+            stem = stem[:-1]
         name, number = stem, 1
         while name.lower() in taken:
             number += 1

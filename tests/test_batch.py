@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -190,6 +191,49 @@ def test_files_that_are_no_results_are_never_overwritten(fake, folder, tmp_path,
     status, _, err = batch(capsys, folder, "make it dark", "-o", folder)
     assert (status, fake.ran) == (2, fake.ran[:1])
     assert "another folder" in err
+
+
+@pytest.mark.parametrize("name", ["summary.csv", "summary.json", "contact-sheet-1.jpg"])
+def test_a_folder_with_files_like_a_summary_that_are_none_of_ours_is_refused(fake, folder, tmp_path, capsys, name):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("mine")
+    status, _, err = batch(capsys, folder, "make it dark", "-o", out)
+    assert (status, fake.ran, (out / name).read_text()) == (2, [], "mine")
+    assert f"{name} in" in err
+
+
+def test_contact_sheets_of_an_earlier_run_go_and_no_other_files(fake, folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    batch(capsys, folder, "make it dark", "-o", out)
+    for name in ("contact-sheet-7.jpg", "contact-sheet-holiday.jpg"):
+        (out / name).write_text("?")
+    batch(capsys, folder, "make it dark", "-o", out)
+    assert {path.name for path in out.glob("*.jpg")} == {"contact-sheet-1.jpg", "contact-sheet-holiday.jpg"}
+
+
+def test_a_journal_that_was_cut_off_takes_new_lines(fake, folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    batch(capsys, folder, "make it dark", "-o", out)
+    with (out / "journal.jsonl").open("a") as file:
+        file.write('{"key": "cut')
+    for _ in range(2):
+        told = batch(capsys, folder, "make it light", "-o", out)[1]
+    assert states(told) == ["skipped", "skipped", "failed"]
+    assert all("score" in item for item in told["items"][:2])
+
+
+def test_names_of_any_bytes_and_length_are_edited(fake, tmp_path, capsys):
+    folder, out = tmp_path / "pictures", tmp_path / "out"
+    folder.mkdir()
+    names = [os.fsdecode(b"caf\xe9.png"), "\u65f6" * 83 + "a.jpg", "\u65f6" * 83 + "a.png"]
+    for name in names:
+        clock_like().save(folder / name, "PNG")
+    status, told, _ = batch(capsys, folder, "make it dark", "-o", out)
+    assert (status, states(told)) == (0, ["done"] * 3)
+    assert len(list(out.glob("*.png"))) == 3
+    assert "caf\\udce9.png" in (out / "summary.csv").read_text(encoding="utf-8")
+    assert json.loads((out / "summary.json").read_text(encoding="utf-8"))["done"] == 3
 
 
 def test_a_stopped_result_is_made_to_its_end(fake, folder, tmp_path, capsys):

@@ -317,9 +317,12 @@ def test_limits_of_age_and_size_remove_the_oldest_and_say_so(store):
     new = keep(history)
     assert [e.id for e in history.list("ann")] == [new.id]
     assert not history.result_path(old).exists()
-    small = replace(history, max_bytes=int(1.5 * new.size))
+    shared = history.source_path(new).stat().st_size
+    small = replace(history, max_bytes=2 * new.size - shared)
     now[0] += 1
     newest = keep(small)
+    assert [e.id for e in small.list("ann")] == [newest.id, new.id], "their source lies there once"
+    assert replace(small, max_bytes=2 * new.size - shared - 1).prune() == 1
     assert [e.id for e in small.list("ann")] == [newest.id]
     assert "90 days" in history.limits
     assert "2.0 GB" in history.limits

@@ -280,6 +280,14 @@ def test_a_half_download_names_what_is_missing(absent, named, tmp_path):
         half.folder(FLUX_DEV)
 
 
+def test_an_index_that_is_cut_off_is_damaged(tmp_path):
+    index = next(pipeline(tmp_path).rglob("*.index.json"))
+    index.write_text(index.read_text()[:20])
+    name = index.relative_to(tmp_path).as_posix()
+    assert cut_off(tmp_path) == {name: 0}
+    assert faults(tmp_path, FLUX_DEV) == [f"{name} is cut off or damaged"]
+
+
 def test_a_missing_folder_and_a_missing_file_are_found(tmp_path):
     assert missing(tmp_path, TAEF1) == list(TAEF1.files)
     assert "transformer" in missing(tmp_path, FLUX_DEV)
