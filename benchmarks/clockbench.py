@@ -2,11 +2,12 @@
 
     python -m benchmarks.clockbench [--quick] [--methods A B] [--budgets N M] [--kinds K L] [--cases N] [--tune]
                                     [--oracle-plan] [--swap reward|latent] [--work DIR] [--continue]
-                                    [--reread] [--json OUT] [--plots DIR]
+                                    [--reread] [--records FILE] [--json OUT] [--plots DIR]
 
 Each edit runs through the engine as a user's would, with the VLM's plan unless --oracle-plan. Records and pictures are
 kept in the work folder as they come; --continue leaves out what already stands there, and --reread has the judge read
-those pictures once more.
+those pictures once more. --records leaves out what stands in a file, and adds to it what this run measured: so many
+sessions, and machines, share one run.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import date
 from itertools import product
 from pathlib import Path
 
@@ -27,9 +29,11 @@ from benchmarks.cases import KINDS, Case, cases, make
 from benchmarks.flowedit import METHOD
 from benchmarks.judge_error import Degrade, blurred, measure
 from benchmarks.presets import budgets, presets, settings
+from benchmarks.records import Record, conditions, merged, read_records, write_records
 from benchmarks.report import budgets_table, contact_sheets, kinds_table, picture_path, plots, rows, table
-from benchmarks.trials import SWAPS, Planned, Record, planned, trial, verdict
+from benchmarks.trials import SWAPS, Planned, planned, trial, verdict
 from editor.engine import Editor
+from editor.profiles import own_weights
 from editor.types import EditError
 from training.world import TEST, TUNE
 
@@ -40,41 +44,54 @@ FULL = {"cases": 200, "budgets": [25, 50, 100, 200, 400], "judge": 300}
 class Bench:
     """A run of the benchmark with its work folder, in which every record is a line of JSON."""
 
-    def __init__(self, editor: Editor, work: Path, oracle: bool, swap: str | None, keep: bool) -> None:
-        """`keep` goes on from the records of an earlier run instead of starting the folder anew."""
-        self.editor, self.work, self.oracle, self.swap = editor, work, oracle, swap
+    def __init__(self, editor: Editor, work: Path, oracle: bool, swap: str | None, keep: bool,
+                 known: Sequence[Record] = (), made: str = "") -> None:  # fmt: skip
+        """`keep` goes on from the records of an earlier run instead of starting the folder anew.
+
+        `known` are records of other folders, whose edits are not run again; `made` is what the new ones say of
+        themselves.
+        """
+        self.editor, self.work, self.oracle, self.swap, self.made = editor, work, oracle, swap, made
         work.mkdir(parents=True, exist_ok=True)
         self.path, self.pictures = work / "records.jsonl", work / "pictures"
+        here = read_records(self.path)
         if not keep:
-            self.path.unlink(missing_ok=True)
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        self.records = [Record(**json.loads(line) | {"moved": tuple(json.loads(line)["moved"])}) for line in lines]
+            for path in (self.path, *(picture_path(self.pictures, record) for record in here)):
+                path.unlink(missing_ok=True)
+        self.records = merged(known, here if keep else ())
 
     def reread(self, first: int) -> None:
         """Have the judge, which may have changed, read all pictures again; cases are from the seed `first` on."""
         for index, record in enumerate(self.records):
-            with Image.open(picture_path(self.pictures, record)) as image:
-                found = verdict(make(first, record.case), image.convert("RGB"), record.refused)
-            self.records[index] = replace(record, **found)
-        self.path.write_text("".join(json.dumps(record.to_json()) + "\n" for record in self.records))
+            path = picture_path(self.pictures, record)
+            if path.exists():
+                with Image.open(path) as image:
+                    found = verdict(make(first, record.case), image.convert("RGB"), record.refused)
+                self.records[index] = replace(record, **found)
+        write_records(self.path, self.records)
 
-    def run(self, chosen: Sequence[Case], arms: Sequence[tuple[str, int]]) -> Iterator[Record]:
-        """Measure every case by every (method, budget) that has no record; all methods share a case's plan."""
-        done = {(record.method, record.budget, record.case) for record in self.records}
-        for case in chosen:
-            missing = [arm for arm in arms if (*arm, case.index) not in done]
-            wanted = planned(self.editor, case, self.oracle) if missing else None
-            for arm in missing:
+    def left(self, chosen: Sequence[Case], arms: Sequence[tuple[str, int]]) -> list[tuple[Case, list[tuple[str, int]]]]:
+        """The cases that lack records, each with the (method, budget) of those."""
+        done = {record.key for record in self.records}
+        missing = [(case, [arm for arm in arms if (*arm, case.index) not in done]) for case in chosen]
+        return [(case, lacks) for case, lacks in missing if lacks]
+
+    def run(self, left: Sequence[tuple[Case, Sequence[tuple[str, int]]]]) -> Iterator[Record]:
+        """Measure these cases by these (method, budget); all methods share a case's plan."""
+        for case, arms in left:
+            wanted = planned(self.editor, case, self.oracle)
+            for arm in arms:
                 yield self._measure(wanted, *arm)
 
     def _measure(self, wanted: Planned, method: str, budget: int) -> Record:
         now = settings(method, budget, seed=wanted.case.index)
         record, image = trial(self.editor, wanted, method, budget, now, self.swap)
+        record = record.kept(self.made)
         path = picture_path(self.pictures, record)
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)
         with self.path.open("a") as file:
-            file.write(json.dumps(record.to_json()) + "\n")
+            file.write(record.to_line())
         self.records.append(record)
         return record
 
@@ -98,7 +115,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         arms = _arms(_methods(asked), asked.budgets or size["budgets"])
         keep = asked.reread or getattr(asked, "continue")
-        bench = Bench(Editor.load("studio"), asked.work, asked.oracle_plan, asked.swap, keep)
+        known = _known(asked)
+        editor = Editor.load("studio")
+        made = f"{date.today()}, {editor.models.hardware.held}, weights {own_weights('studio')}"
+        bench = Bench(editor, asked.work, asked.oracle_plan, asked.swap, keep, known, made)
     except (ValueError, EditError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -108,11 +128,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.reread:
         bench.reread(first)
     started = time.monotonic()
-    for _ in tqdm(bench.run(chosen, arms), total=len(chosen) * len(arms), file=sys.stderr, unit="edit"):
+    left = bench.left(chosen, arms)
+    for _ in tqdm(bench.run(left), total=sum(len(lacks) for _, lacks in left), file=sys.stderr, unit="edit"):
         pass
+    if asked.records:
+        write_records(asked.records, bench.records)
     records = bench.of(chosen, arms)
     found, judge = rows(records), judge_error(size["judge"])
-    print(table(found), budgets_table(found), kinds_table(found), sep="\n\n")
+    print(table(found), budgets_table(found), kinds_table(found), conditions(records), sep="\n\n")
     for name, row in judge.items():
         print(f"\nThe judge on {name} pictures: " + ", ".join(f"{key} {value:.4g}" for key, value in row.items()))
     if asked.json:
@@ -125,6 +148,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plots(found, asked.plots)
         contact_sheets(records, bench.pictures, first, asked.plots)
     return 0
+
+
+def _known(asked: argparse.Namespace) -> list[Record]:
+    """What stands in the file of records. Raises ValueError for a run whose edits don't belong there."""
+    if not asked.records:
+        return []
+    if asked.tune or asked.oracle_plan or asked.swap:
+        raise ValueError("--records holds edits of the test split by the VLM's plans: leave out --tune, --oracle-plan "
+                         "and --swap.")  # fmt: skip
+    return read_records(asked.records)
 
 
 def _methods(asked: argparse.Namespace) -> list[str]:
@@ -156,6 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, default=Path("runs/clockbench"), help="where records and pictures go")
     parser.add_argument("--continue", action="store_true", help="go on from the records in the work folder")
     parser.add_argument("--reread", action="store_true", help="as --continue, but judge the pictures there once more")
+    parser.add_argument("--records", type=Path, metavar="FILE", help="go on from these records, and add the new ones")
     parser.add_argument("--json", type=Path, help="write rows and records here")
     parser.add_argument("--plots", type=Path, help="write plots and contact sheets into this folder")
     return parser

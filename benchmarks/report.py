@@ -14,8 +14,8 @@ from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from PIL import Image
 
 from benchmarks.cases import make
+from benchmarks.records import Record
 from benchmarks.sheets import sheet
-from benchmarks.trials import Record
 from editor.recipe import encode_sheet, write
 
 DRAWS = 2000
@@ -48,6 +48,8 @@ def _row(method: str, budget: int, group: list[Record]) -> Row:
     kinds = sorted({record.kind for record in group})
     row: Row = {"method": method, "budget": budget, "cases": len(group)}
     row |= {name: interval([getattr(r, name) for r in group]) for name in ("success_3", "success_10", "psnr", "ssim")}
+    changes = [record.psnr for record in group if record.kind != "nothing"]
+    row["psnr_changes"] = interval(changes) if changes else None
     row["moved"] = interval([len(record.moved) for record in group])
     row["unmoved"] = float(np.mean([not record.moved for record in group]))
     row["believed"] = float(np.mean([r.believed for r in asked])) if asked else None
@@ -84,6 +86,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "method": lambda r: r["method"], "budget": lambda r: str(r["budget"]), "cases": lambda r: str(r["cases"]),
     "right, 3 min, %": lambda r: percent(r["success_3"]), "right, 10 min, %": lambda r: percent(r["success_10"]),
     "moved": lambda r: number(r["moved"], "{:.2f}"), "PSNR, dB": lambda r: number(r["psnr"]),
+    "PSNR where anything was to change, dB": lambda r: "" if r["psnr_changes"] is None else number(r["psnr_changes"]),
     "SSIM": lambda r: f"{r['ssim'][0]:.3f}", "reward": lambda r: "" if r["reward"] is None else f"{r['reward']:.2f}",
     "gap, points": lambda r: percent(r["gap"]), "NFE": lambda r: f"{r['nfe']:.0f}",
     "VLM calls": lambda r: f"{r['vlm_calls']:.0f}", "decodes": lambda r: f"{r['decodes']:.0f}",
@@ -158,20 +161,23 @@ def plots(found: list[Row], folder: Path) -> None:
 
 
 def _plot_kinds(found: list[Row], path: Path) -> None:
-    """Bars for each kind of edit: what every method at its largest budget did right; all methods share the cases."""
-    largest = {method: max(group, key=lambda row: row["budget"]) for method, group in groupby(found, _method)}
-    kinds = {kind: of["cases"] for row in largest.values() for kind, of in row["kinds"].items()}
+    """A cell for each method, at its largest budget, and kind of edit: how much was right, in %."""
+    largest = [max(group, key=lambda row: row["budget"]) for _, group in groupby(found, _method)]
+    kinds = {kind: of["cases"] for row in largest for kind, of in row["kinds"].items()}
     order = sorted(kinds, key=kinds.__getitem__, reverse=True)
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
-    axes, width = figure.subplots(), 0.8 / len(largest)
-    for place, (method, row) in enumerate(largest.items()):
-        right = [100 * row["kinds"][kind]["success_3"] for kind in order]
-        across = np.arange(len(order)) + (place + 0.5) * width - 0.4
-        axes.bar(across, right, width, label=f"{method}, at most {row['budget']} NFE")
-    axes.set_xticks(range(len(order)), [f"{kind}\n({kinds[kind]})" for kind in order], fontsize=7)
-    axes.set_ylabel("right to 3 minutes, %")
-    axes.set_ylim(0, 100)
-    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+    shares = [[100 * row["kinds"][kind]["success_3"] if kind in row["kinds"] else np.nan for kind in order]
+              for row in largest]  # fmt: skip
+    figure = Figure(figsize=(9, 1.1 + 0.32 * len(largest)), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="YlGn", vmin=0, vmax=100, aspect="auto", alpha=0.8)
+    for i, j in zip(*np.nonzero(np.isfinite(shares)), strict=True):
+        colour = "white" if shares[i][j] > 60 else "black"
+        axes.text(j, i, f"{shares[i][j]:.0f}", ha="center", va="center", fontsize=8, color=colour)
+    axes.set_xticks(range(len(order)), [f"{kind}\n({kinds[kind]})" for kind in order], fontsize=8)
+    axes.set_yticks(range(len(largest)), [f"{row['method']}, {row['budget']} NFE" for row in largest], fontsize=8)
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("right to 3 minutes, % of so many edits")
     figure.savefig(path, dpi=100)
 
 
@@ -182,9 +188,11 @@ def _method(row: Row) -> str:
 def contact_sheets(records: list[Record], pictures: Path, first: int, folder: Path, rank: int = 3) -> None:
     """For each method at its largest budget: its best, median and worst cases beside source and perfect answer.
 
-    Those that were to change nothing are left out. One of each stands in cases.jpg, a row for each method.
+    Those that were to change nothing are left out, and so are those whose pictures do not lie in `pictures`: records
+    travel without. One of each stands in cases.jpg, a row for each method.
     """
-    changes, overview = [record for record in records if record.kind != "nothing"], []
+    shown = (record for record in records if picture_path(pictures, record).exists())
+    changes, overview = [record for record in shown if record.kind != "nothing"], []
     for method in dict.fromkeys(record.method for record in changes):
         mine = [record for record in changes if record.method == method]
         mine = [record for record in mine if record.budget == max(r.budget for r in mine)]
@@ -197,7 +205,8 @@ def contact_sheets(records: list[Record], pictures: Path, first: int, folder: Pa
         for name, record in (("best", mine[0]), ("median", mine[len(mine) // 2]), ("worst", mine[-1])):
             (source, _), (answer, _), (result, told) = _triple(record, pictures, first)
             overview[-1] += [(source, method), (answer, name), (result, told.rpartition(",")[0])]
-    write(folder / "cases.jpg", encode_sheet(sheet(overview, SMALL)))
+    if overview:
+        write(folder / "cases.jpg", encode_sheet(sheet(overview, SMALL)))
 
 
 def _triple(record: Record, pictures: Path, first: int) -> list[tuple[Image.Image, str]]:

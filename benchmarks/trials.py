@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from benchmarks import flowedit
 from benchmarks.cases import Case
 from benchmarks.judge import minutes_off, read
 from benchmarks.outcome import Outcome, edited
+from benchmarks.records import Record
 from editor import images
 from editor.engine import Editor
 from editor.judge import MET
@@ -31,48 +32,6 @@ from rewards.vlm import Calls
 
 SWAPS = ("reward", "latent")
 """What the truth can replace: the VLM's opinion by the closeness to the perfect answer; the search by its latent."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """A measured edit, as it stands in the JSON."""
-
-    method: str
-    budget: int
-    case: int
-    kind: str
-    instruction: str
-    refused: str
-    """Why there was no edit, or nothing; the source then counts as the result."""
-    plan_exact: bool
-    success_3: bool
-    """What should change did, a time to within 3 minutes; never for a refusal."""
-    success_10: bool
-    minutes_off: float | None
-    """From the time that should be shown; None where none could be read or no time was to change."""
-    moved: tuple[str, ...]
-    """Attributes that should have stayed and did not."""
-    psnr: float
-    """dB to the perfect answer."""
-    ssim: float
-    source_psnr: float
-    """dB of the source to the perfect answer: what doing nothing reaches."""
-    score: float | None
-    source_score: float | None
-    least: float | None
-    """The least probability that the VLM gives a check of the plan; None where none was asked."""
-    believed: bool | None
-    """Whether it holds every check for more likely met than not."""
-    nfe: int
-    inversion_nfe: int
-    vlm_calls: int
-    decodes: int
-    seconds: float
-    peak_mb: float
-    """Largest resident memory of the process during the edit, models included."""
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class Planned(NamedTuple):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import date
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +17,7 @@ from benchmarks import clockbench, flowedit, presets, trials
 from benchmarks.cases import CYCLE, FARTHER, KINDS, cases
 from benchmarks.clockbench import Bench, main
 from benchmarks.judge import minutes_off, read
+from benchmarks.records import conditions, merged, read_records, write_records
 from benchmarks.report import COLUMNS, budgets_table, interval, kinds_table, rows, table
 from benchmarks.trials import Planned, planned, trial
 from editor import drafts, images
@@ -28,10 +31,13 @@ from training import clock_plans, clocks
 from training.world import TEST, TUNE
 
 FEW = cases(TUNE, 20)
+ROOT = Path(__file__).resolve().parent.parent
 
 
 class Perfect:
     """An engine that answers every request as its first case with this source deserves, or not at all."""
+
+    models = SimpleNamespace(hardware=SimpleNamespace(held="float32, everything whole, 3 threads"))
 
     def __init__(self, known, does=lambda case: case.answer):
         self.known = {case.image.tobytes(): case for case in known}
@@ -237,24 +243,28 @@ def test_rows_tell_successes_gap_and_costs_apart():
 def test_a_run_keeps_its_records_and_goes_on_from_them(tmp_path):
     arms = [("best-of-n", 25), ("fmtt-map-1", 25)]
     bench = Bench(Perfect(FEW), tmp_path, oracle=True, swap=None, keep=False)
-    assert len(list(bench.run(FEW[:2], arms))) == 4
+    assert len(list(bench.run(bench.left(FEW[:2], arms)))) == 4
     again = Bench(Perfect(FEW), tmp_path, oracle=True, swap=None, keep=True)
-    assert again.records == bench.records
-    assert [record.case for record in again.run(FEW[:3], arms)] == [2, 2]
+    assert again.records == merged(bench.records, ())
+    assert again.left(FEW[:3], arms) == [(FEW[2], arms)]
+    assert [record.case for record in again.run(again.left(FEW[:3], arms))] == [2, 2]
     assert [(r.method, r.case) for r in again.of(FEW[1:2], arms)] == [("best-of-n", 1), ("fmtt-map-1", 1)]
+    assert len(list(again.pictures.rglob("*.png"))) == 6
     assert not Bench(Perfect(FEW), tmp_path, oracle=True, swap=None, keep=False).records
+    assert not list(again.pictures.rglob("*.png"))
 
 
 def test_pictures_are_read_again_by_a_judge_that_has_changed(tmp_path, monkeypatch):
     bench = Bench(Perfect(FEW), tmp_path, oracle=True, swap=None, keep=False)
-    (was,) = bench.run(FEW[:1], [("best-of-n", 25)])
+    (was,) = bench.run([(FEW[0], [("best-of-n", 25)])])
+    bench.records.append(elsewhere := replace(was, case=1))
     bench.reread(TUNE)
-    assert bench.records == [was]
+    assert bench.records == [was, elsewhere]
     misread = {"success_3": False, "success_10": True, "minutes_off": 9.0, "moved": ("rim",)}
     monkeypatch.setattr(clockbench, "verdict", lambda case, image, refused: misread)
     bench.reread(TUNE)
     again = Bench(Perfect(FEW), tmp_path, oracle=True, swap=None, keep=True)
-    assert again.records == bench.records == [replace(was, **misread)]
+    assert again.records == bench.records == [replace(was, **misread), elsewhere]
 
 
 def test_the_command_prints_tables_and_writes_json_plots_and_sheets(tmp_path, monkeypatch, capsys):
@@ -273,6 +283,69 @@ def test_the_command_prints_tables_and_writes_json_plots_and_sheets(tmp_path, mo
     with Image.open(tmp_path / "plots" / "cases-best-of-n.jpg") as drawn:
         assert drawn.width > 500
         assert file_bears_mark(drawn)
+
+
+def test_sessions_share_a_run_by_a_file_of_records(tmp_path, monkeypatch, capsys):
+    known = cases(TEST, 2)
+    monkeypatch.setattr(clockbench.Editor, "load", lambda name: Perfect(known))
+    monkeypatch.setitem(clockbench.QUICK, "judge", 2)
+    shared = tmp_path / "records.jsonl.gz"
+
+    def asked(work, *more):
+        return ["--quick", "--cases", "2", "--work", str(tmp_path / work), "--records", str(shared), *more]
+
+    assert main(asked("first", "--methods", "best-of-n")) == 0
+    assert [record.key for record in read_records(shared)] == [("best-of-n", 100, 0), ("best-of-n", 100, 1)]
+    capsys.readouterr()
+    plots = tmp_path / "plots"
+    assert main(asked("second", "--methods", "best-of-n", "fmtt-map-1", "--plots", str(plots))) == 0
+    printed, found = capsys.readouterr().out, read_records(shared)
+    assert [record.method for record in found] == ["best-of-n"] * 2 + ["fmtt-map-1"] * 2
+    assert f"4 of the edits: {found[0].made}." in printed
+    assert found[0].made.startswith(f"{date.today()}, float32, everything whole, 3 threads, weights ")
+    assert len(list((tmp_path / "second" / "pictures").rglob("*.png"))) == 2
+    assert {path.name for path in plots.glob("*.jpg")} == {"cases.jpg", "cases-fmtt-map-1.jpg"}
+
+
+def test_a_file_of_records_takes_no_edits_that_differ_and_nothing_else(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(clockbench.Editor, "load", lambda name: Perfect([]))
+    shared = tmp_path / "records.jsonl"
+    assert main(["--records", str(shared), "--oracle-plan", "--work", str(tmp_path)]) == 2
+    assert "leave out --tune, --oracle-plan" in capsys.readouterr().err
+    shared.write_text('{"method": "best-of-n"}\n')
+    assert main(["--records", str(shared), "--work", str(tmp_path)]) == 2
+    assert "holds no records of ClockBench" in capsys.readouterr().err
+
+
+def test_readme_and_the_whole_tables_say_what_the_records_of_all_edits_do():
+    """Every method on the same 200 edits at 200 NFE."""
+    known, told = read_records(ROOT / "benchmarks" / "clockbench.jsonl.gz"), (ROOT / "README.md").read_text()
+    whole = (ROOT / "benchmarks" / "CLOCKBENCH.md").read_text()
+    found = rows(record for record in known if record.budget == 200)
+    assert {row["method"] for row in found} == set(presets.presets())
+    assert {(row["cases"], *(kind["cases"] for kind in row["kinds"].values())) for row in found} == {
+        (200, 10, 10, 10, 10, 20, 30, 10, 10, 10, 10, 50, 20)
+    }
+    for row in found:
+        right = "{:.0f} % ({:.0f} to {:.0f})".format(*(100 * value for value in row["success_3"]))
+        line = f"| {right} | {row['psnr_changes'][0]:.1f} dB | {row['moved'][0]:.2f} | "
+        assert line in told, row["method"]
+        assert "| " + " | ".join(show(row) for show in COLUMNS.values()) + " |" in whole, row["method"]
+    assert kinds_table([row for row in found if row["method"] == "fmtt-map-1"]).splitlines()[-1] in whole
+
+
+def test_of_two_records_of_an_edit_the_newer_one_stays_and_conditions_are_counted(tmp_path):
+    record, _ = run(Perfect(FEW), FEW[0])
+    old, new = record.kept("2026-11-30"), replace(record.kept("2026-12-01"), psnr=20.0)
+    assert (old.ssim, old.made) == (pytest.approx(record.ssim, rel=1e-4), "2026-11-30")
+    assert merged([old, replace(old, case=3)], [new]) == [new, replace(old, case=3)]
+    assert conditions([new, old, replace(new, made="")]) == (
+        "1 of the edits: conditions not recorded.\n1 of the edits: 2026-11-30.\n1 of the edits: 2026-12-01."
+    )
+    for name in ("records.jsonl", "records.jsonl.gz"):
+        write_records(tmp_path / name, [old, new])
+        assert read_records(tmp_path / name) == [old, new]
+    assert not read_records(tmp_path / "none.jsonl")
 
 
 def test_a_budget_without_settings_ends_with_a_sentence(monkeypatch, capsys):
