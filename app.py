@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import gc
-import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import TYPE_CHECKING
 
@@ -21,8 +19,6 @@ NO_TUNNEL = (
     "No public link could be had: the tunnel needs an internet connection to gradio.app; the page works here at {} "
     "all the same, and with --host 0.0.0.0 --auth USER:PASSWORD also in your own network."
 )
-UPLOADS = "GRADIO_TEMP_DIR"
-"""The variable by which Gradio is told where to keep files."""
 OPEN_HOUSE = "Everybody who reaches this machine can use the page: add --auth USER:PASSWORD unless you mean that."
 
 
@@ -50,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     """Start the page and stay until it is ended; the exit status. Flags are read before anything slow is imported."""
     chosen = parse(argv)
     try:
-        with terminable(), private_uploads():
+        with terminable():
             return start(chosen)
     except KeyboardInterrupt:
         from editor.faults import INTERRUPTED
@@ -65,16 +61,18 @@ def start(chosen: argparse.Namespace) -> int:
         from editor.runtime import prepare
         from editor.types import EditError
         from editor.ui_desk import Desk
+        from editor.ui_files import kept_in
     prepare()
     try:
         desk = Desk.open(Editor.load(chosen.profile, chosen.vlm), chosen.history)
+        try:
+            with kept_in(desk.history.shown):
+                return serve(desk, chosen)
+        finally:
+            desk.close()
     except EditError as error:
         print(error, file=sys.stderr)
         return 2
-    try:
-        return serve(desk, chosen)
-    finally:
-        desk.close()
 
 
 def serve(desk: Desk, chosen: argparse.Namespace) -> int:
@@ -115,23 +113,6 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def private_uploads() -> Iterator[None]:
-    """What people upload and are shown goes to a folder that no other user of the machine may read, until the end.
-
-    Another one that is named for Gradio already is taken.
-    """
-    if UPLOADS in os.environ:
-        yield
-        return
-    with TemporaryDirectory(prefix="tiltedit-") as folder:
-        os.environ[UPLOADS] = folder
-        try:
-            yield
-        finally:
-            del os.environ[UPLOADS]
 
 
 @contextmanager

@@ -276,6 +276,11 @@ class History:
         except OSError as error:
             raise EditError("This edit can't be shown: a picture of it is missing from the history folder.") from error
 
+    @property
+    def shown(self) -> Path:
+        """The folder of what pages were sent and show, none of which belongs to an edit (`editor.ui_files`)."""
+        return self.folder / "shown"
+
     def source_path(self, edit: Edit) -> Path:
         return self._source(edit.source)
 

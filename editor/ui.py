@@ -21,9 +21,11 @@ from editor.ui_parts import status
 HERE = Path(__file__).resolve().parent
 MAX_UPLOAD = f"{MAX_BYTES // 2**20}mb"
 """What the safe loader takes, so that the PNG of every result can be dropped on the page."""
-CACHE = (3600, 86_400)
-"""Every how many seconds Gradio's cache is cleaned, and of files of what age."""
-
+NOTED = (
+    ("picture", "change"), ("instruction", "blur"), ("instruction", "submit"),
+    ("table", "change"), ("caption", "blur"), ("keep", "blur"),
+)  # fmt: skip
+"""The events after which the browser notes what stands on the left."""
 SURE = "(...given) => confirm('Delete {}?') ? given : Promise.reject()"
 """Asks before a handler runs, which then gets what it would have got."""
 FOLLOWERS = 64
@@ -32,7 +34,7 @@ FOLLOWERS = 64
 
 def build_page(desk: Desk) -> gr.Blocks:
     """The page over a desk. Launch it with `launch_options`."""
-    with gr.Blocks(title="Tiltedit", analytics_enabled=False, delete_cache=CACHE, fill_width=True) as page:
+    with gr.Blocks(title="Tiltedit", analytics_enabled=False, fill_width=True) as page:
         parts = lay_out(desk)
         _wire(page, parts, desk)
         add_api(desk)
@@ -84,6 +86,8 @@ def _wire(page: gr.Blocks, parts: dict[str, Any], desk: Desk) -> None:
 
     on(page.load, desk.arrive)
     on(parts["picture"].upload, desk.take)
+    for part, kind in NOTED:
+        on(getattr(parts[part], kind), desk.note)
     on(parts["examples"].click, desk.take_example)
     on(parts["start_painting"].click, desk.paint_on)
     on(parts["effort"].input, desk.adopt)

@@ -14,8 +14,9 @@ from editor.jobs import Job
 from editor.report import report_of
 from editor.types import EditError, EditRequest
 from editor.ui_desk import Desk
+from editor.ui_files import serve_bytes
 from editor.ui_forms import FIRST_EFFORT, read_picture
-from editor.ui_parts import owner_of, serve_bytes
+from editor.ui_parts import owner_of
 from rewards.base import Plan
 
 API = "api"

@@ -23,13 +23,16 @@ from editor.jobs import Job, Jobs
 from editor.mark import marked
 from editor.recipe import Recipe, encode_result, read_recipe
 from editor.types import EditError, EditRequest
+from editor.ui_files import serve, serve_bytes, sweep
 from editor.ui_forms import (
     ANY,
+    PLAN,
     Form,
     changed,
     fits,
     plan_key,
     possible,
+    read_left,
     read_mask,
     read_picture,
     read_plan,
@@ -56,8 +59,6 @@ from editor.ui_parts import (
     progress_line,
     read_examples,
     repeated,
-    serve,
-    serve_bytes,
     show_edit,
     show_request,
     status,
@@ -68,6 +69,7 @@ CHANGED = (
     "You changed this plan for another picture or sentence: press Run again to use it as it stands, or “Make a plan” "
     "for a new one."
 )
+AS_LEFT = "Your picture, sentence and plan are as you left them."
 PLANNING, FIRST = "Planning…", "Planning… The first plan waits for the models to be loaded."
 EXAMPLES = Path(__file__).resolve().parent.parent / "assets" / "examples"
 
@@ -102,24 +104,42 @@ class Desk:
 
     # ------------------------------------------------------------------------------------------- coming to the page
 
-    def arrive(self, token: str, request: gr.Request) -> Iterator[Form]:
-        """Give a new browser its token and list its past edits; find its run or how that ended, or a shared edit."""
+    def arrive(self, token: str, request: gr.Request, noted: Form | None = None) -> Iterator[Form]:
+        """Give a new browser its token and list its past edits; find its run or how that ended, or a shared edit.
+
+        The left of the page is as it was left, which the browser `noted`.
+        """
         token = token or secrets.token_urlsafe(16)
         owner, here = owner_of(token, request), {"token": token, **self._efforts(), **idle()}
+        sweep(self.history.shown)
         try:
             past, shared = past_cards(self.history, owner), request.query_params.get("edit")
-            here, job = {**here, **past}, self.jobs.latest(owner)
+            here, job, left = {**here, **past}, self.jobs.latest(owner), read_left(noted, owner)
             if job is not None and (not job.over or (not shared and _tells(job, past["listed"]))):
-                first = joined(here, show_request(job.request, self.editor.efforts), {"job": job.id})
+                asked = show_request(job.request, self.editor.efforts)
+                first = joined(here, asked, self._left(left, job.request), {"job": job.id})
                 yield from self._followed(job, first, request)
             elif shared:
                 yield {**here, **self._shared(shared, owner, request)}
             else:
-                yield here
+                yield joined(here, self._left(left))
         except EditError as error:
             yield {**here, **status(str(error), "bad")}
         except Exception:  # whatever it was, the page can be used
             yield {**here, **status(unexpected("What the page had could not be shown"), "bad")}
+
+    def _left(self, left: Form, asked: EditRequest | None = None) -> Form:
+        """What stood on the left of the page (`read_left`); of what was `asked` for, only a plan changed since."""
+        if not left or asked is None:
+            return left and left | status(AS_LEFT)
+        image = images.load(left["picture"]).image if left["picture"] else None
+        if plan_key(image, left["instruction"]) != plan_key(asked.image, asked.instruction):
+            return left | show_mask(None)
+        return {name: left[name] for name in PLAN} if changed(left) else {}
+
+    def note(self, left: Form, token: str, request: gr.Request) -> Form:
+        """Have the browser note what stands on the left of the page."""
+        return {"noted": {"owner": owner_of(token, request), **left}}
 
     def _shared(self, shared: str, owner: str, request: gr.Request) -> Form:
         """An edit whose link somebody opened, or why there is none."""

@@ -19,6 +19,7 @@ from editor.history import LISTED
 from editor.profiles import Profile
 from editor.recipe import Recipe, parse_settings
 from editor.types import EditError, SearchSettings
+from editor.ui_files import is_ours, used
 from rewards.base import YES, Check, Plan
 
 Form = dict[str, Any]
@@ -43,7 +44,9 @@ PLAN = ("table", "caption", "keep", "source_caption", "planned", "plan_shown")
 MASK = ("paint", "mask", "mask_means", "feather")
 FIELDS = ("picture", "instruction", *PLAN, *MASK, "base", "seed", "lock", *CONTROLS)
 """What a run needs of the page."""
-GROUPS = {"form": FIELDS, "plan": PLAN}
+LEFT = ("picture", "instruction", *PLAN)
+"""What a person puts on the page before a run, but for settings and a mask."""
+GROUPS = {"form": FIELDS, "plan": PLAN, "left": LEFT}
 """What a handler's parameter of that name stands for."""
 FIRST_EFFORT = "balanced"
 """What the page and the programming interface take when nobody chooses."""
@@ -76,7 +79,7 @@ def possible(recipe: Recipe, profile: Profile, said: list[str]) -> Recipe:
 def read_picture(path: str | None) -> Image.Image:
     if path is None:
         raise EditError("There is no picture yet: upload one or choose an example.")
-    return images.load(path).image
+    return images.load(used(path)).image
 
 
 def _reading(kind: type, preprocess: Callable[[Any, Any], Any]) -> type:
@@ -188,12 +191,27 @@ def fits(form: Form, image: Image.Image, instruction: str) -> bool:
     return form["planned"] in ("", plan_key(image, instruction), plan_key(None, instruction))
 
 
+def read_left(noted: Any, owner: str) -> Form:
+    """What an owner's browser noted of `LEFT`; empty where it is another's, or nothing, or the picture is gone."""
+    left = {name: noted[name] for name in LEFT} if isinstance(noted, dict) and noted.get("owner") == owner else {}
+    if not left or not (left["picture"] or left["instruction"] or changed(left)):
+        return {}
+    if left["picture"] is not None:
+        if not is_ours(left["picture"]):
+            return {}
+        try:
+            used(left["picture"])
+        except EditError:
+            return {}
+    return left
+
+
 def read_mask(form: Form, image: Image.Image) -> Image.Image | None:
     """The mask of the form, white where the edit may act: the painted one, or else the uploaded one, softened."""
     layers = form["paint"]["layers"] if form["paint"] else []
     mask = images.painted_mask(layers, image.size)
     if mask is None and form["mask"] is not None:
-        mask = images.load_mask(form["mask"], image.size)
+        mask = images.load_mask(used(form["mask"]), image.size)
     if mask is None:
         return None
     mask = images.inverted(mask) if form["mask_means"] == PROTECT else mask

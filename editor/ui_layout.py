@@ -237,6 +237,7 @@ def _memory(desk: Desk) -> dict[str, Any]:
     texts = {name: Words("", visible=False) for name in ("job", "shown", "source_caption", "planned", "plan_shown")}
     return {
         "token": gr.BrowserState("", storage_key=BROWSER_KEY, secret=BROWSER_KEY),
+        "noted": gr.BrowserState(None, storage_key=f"{BROWSER_KEY}-left", secret=BROWSER_KEY),
         **texts,
         "listed": Ids([], visible=False),
         "reach": Reach(LISTED, precision=0, visible=False),

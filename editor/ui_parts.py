@@ -1,4 +1,4 @@
-"""What the handlers are made of: serving pictures, naming owners, saying how things stand."""
+"""What the handlers are made of: showing edits, naming owners, saying how things stand."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import gradio as gr
-from gradio.processing_utils import save_bytes_to_cache
-from gradio.utils import get_upload_folder
-from PIL import Image
 
 from editor import images, ui_plots, ui_views
 from editor.history import LISTED, Edit, History
@@ -21,6 +18,7 @@ from editor.jobs import Job, Jobs
 from editor.mark import marked
 from editor.progress import UNTOUCHED
 from editor.types import Candidate, EditError, EditRequest, EditUpdate, SearchSettings
+from editor.ui_files import serve, serve_bytes
 from editor.ui_forms import Form, plan_key, show_mask, show_plan, show_settings
 from editor.ui_views import Card
 from rewards.base import Plan
@@ -33,25 +31,6 @@ COMPARED = 2048
 """Longest side in pixels of the pictures to compare: before, after, and their difference."""
 
 T = TypeVar("T")
-
-
-# ------------------------------------------------------------------------------------------------------------ serving
-
-
-def serve_bytes(data: bytes, name: str) -> str:
-    """Put a file where the page may fetch it, by a path that can't be guessed; it is cleaned with Gradio's cache.
-
-    Raises EditError where it can't be written.
-    """
-    try:
-        return save_bytes_to_cache(data, name, cache_dir=get_upload_folder())
-    except OSError as error:
-        raise EditError("What the page shows can't be written: free space on the disk of temporary files.") from error
-
-
-def serve(image: Image.Image) -> str:
-    """As `serve_bytes`, a picture as a PNG; with the mark that it is AI-edited if it bears that."""
-    return serve_bytes(images.to_png(image), "picture.png")
 
 
 def live_cards(update: EditUpdate) -> str:

@@ -131,7 +131,7 @@ def past(desk: Desk) -> dict[str, Any]:
     with gr.Column(visible=False, elem_id="past") as box:
         gr.Markdown(
             f"## Your edits\n{desk.history.limits} They belong to this browser, or to your login. "
-            "↳ marks the edit of a result."
+            "↳ marks the edit of a result. What you upload goes a day after you last used it."
         )
         cards = gr.HTML(js_on_load=CARDS_JS, padding=False, elem_id="past-cards")
         older = gr.Button("Show older ones", size="sm", visible=False, elem_id="older")

@@ -15,6 +15,7 @@ from editor.hub import Hub, folders
 from editor.models import Models, Place, load_profile, placed
 from editor.profiles import PROFILES
 from editor.ui_desk import Desk
+from editor.ui_files import kept_in
 from tests.fakes import FakeEditor, clock_like
 from tests.published import publish
 from tests.tiny_flow import save_tiny_flow
@@ -83,11 +84,11 @@ def examples(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, examples: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+def desk(tmp_path: Path, examples: Path) -> Iterator[Desk]:
     """What the page stands on, over the fake engine."""
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
     desk = Desk.open(FakeEditor(), tmp_path / "history", examples)
-    yield desk
+    with kept_in(desk.history.shown):
+        yield desk
     desk.close()
 
 

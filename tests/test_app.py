@@ -1,7 +1,6 @@
 """The start of the page: flags, sentences and exit statuses, without a server."""
 
 import gc
-import os
 import signal
 import stat
 import threading
@@ -13,6 +12,7 @@ from gradio.utils import get_upload_folder
 
 import app
 from editor.types import EditError
+from editor.ui_files import FOLDER
 from tests.fakes import FakeEditor
 
 
@@ -102,22 +102,17 @@ def test_to_terminate_the_page_keeps_what_runs(launched, monkeypatch):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_uploads_lie_where_no_other_user_may_read_and_go_with_the_page(launched, monkeypatch, tmp_path):
+def test_what_the_page_shows_lies_in_the_history_where_no_other_user_may_read(launched, monkeypatch, tmp_path):
     seen = []
 
     def look():
         folder = Path(get_upload_folder())
         seen.append((folder, stat.S_IMODE(folder.stat().st_mode)))
 
-    monkeypatch.delenv(app.UPLOADS, raising=False)
+    monkeypatch.setenv(FOLDER, str(tmp_path))
     launched(waits=look)
-    folder, mode = seen.pop()
-    assert mode == 0o700
-    assert not folder.exists()
-    assert app.UPLOADS not in os.environ
-    monkeypatch.setenv(app.UPLOADS, str(tmp_path))
-    launched(waits=look)
-    assert seen[0][0] == tmp_path
+    assert seen == [(tmp_path / "history" / "shown", 0o700)]
+    assert get_upload_folder() == str(tmp_path)
 
 
 def test_what_cannot_start_is_one_sentence_and_status_2(launched, capsys, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from editor.recipe import read_recipe
 from editor.registration import Offset
 from editor.ui import build_page, launch_options
 from editor.ui_desk import Desk
+from editor.ui_files import kept_in
 from tests.fakes import FakeEditor, clock_like
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -233,6 +235,55 @@ def test_going_back_branching_and_dropping_a_recipe(visit, served, tmp_path):
     page.once("dialog", lambda dialog: dialog.accept())
     page.click("#forget-all")
     says(page, "All 1 edits")
+
+
+def test_a_reload_brings_back_a_picture_that_was_not_edited_yet(visit, served):
+    page = visit()
+    upload(page, served[2])
+    page.fill("#instruction input", "Something else")
+    page.click("#mask-box > button")  # the sentence is noted as soon as one leaves it
+    page.wait_for_timeout(1000)
+    page.reload()
+    says(page, "as you left them")
+    expect(page.locator("#picture img")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#instruction input")).to_have_value("Something else")
+    page.click("#run")
+    says(page, "Done")
+
+
+@contextmanager
+def started(folder, port=None):
+    """A server of its own with what is kept in a folder; its port."""
+    desk = Desk.open(FakeEditor(), folder)
+    with kept_in(desk.history.shown):
+        page = build_page(desk)
+        page.launch(**launch_options(prevent_thread_lock=True, quiet=True, server_port=port))
+        try:
+            yield page.server_port
+        finally:
+            page.close()
+            desk.close()
+
+
+def test_an_open_page_goes_on_after_the_server_was_started_anew(chromium, tmp_path):
+    clock_like((480, 360)).save(tmp_path / "upload.png")
+    page = chromium.new_page()
+    with started(tmp_path / "history") as port:
+        page.goto(f"http://127.0.0.1:{port}")
+        expect(page.locator("#run")).to_be_enabled(timeout=PATIENCE)
+        upload(page, tmp_path / "upload.png")
+        ask(page, "darker")
+        says(page, "Done")
+    with started(tmp_path / "history", port):
+        ask(page, "after the restart")
+        expect(page.locator("#checks-table")).to_contain_text("Is it so: after the restart?", timeout=PATIENCE)
+        expect(page.locator("#past-cards .card")).to_have_count(2, timeout=PATIENCE)
+    with started(tmp_path / "history", port):
+        page.reload()
+        says(page, "as you left them")
+        expect(page.locator("#picture img")).to_be_visible(timeout=PATIENCE)
+        expect(page.locator("#instruction input")).to_have_value("after the restart")
+        page.close()
 
 
 def test_what_the_page_remembers_outlives_its_session_on_the_server(visit, blocks):

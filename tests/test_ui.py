@@ -1,5 +1,6 @@
 """The page's handlers as generators, without a browser."""
 
+import os
 import re
 import threading
 from dataclasses import asdict, replace
@@ -12,7 +13,7 @@ from PIL import Image
 from sqlalchemy import update
 from sqlmodel import Session
 
-from editor import images, ui_parts
+from editor import images, ui_files
 from editor.engine import EFFORTS
 from editor.history import Edit
 from editor.loading import MAX_BYTES
@@ -22,7 +23,7 @@ from editor.registration import Offset
 from editor.types import Candidate, EditError, EditRequest, SearchSettings
 from editor.ui import build_page, launch_options, translated
 from editor.ui_desk import Desk
-from editor.ui_forms import PROTECT, changed, read_plan
+from editor.ui_forms import LEFT, PROTECT, changed, read_plan
 from editor.ui_layout import lay_out
 from editor.ui_parts import owner_of, past_cards
 from tests.fakes import FakeEditor, FakeLaid, clock_like
@@ -117,17 +118,17 @@ def test_a_reload_shows_the_candidate_that_was_chosen(desk, picture):
     assert again["candidates"] == chosen["candidates"]
 
 
-def test_where_the_disk_of_temporary_files_is_full_the_edit_is_kept_and_said_to_be(desk, picture, monkeypatch):
-    lines, save = desk.run(form(picture), "ann", came()), ui_parts.save_bytes_to_cache
+def test_where_the_disk_is_full_for_what_the_page_shows_the_edit_is_kept_and_said_to_be(desk, picture, monkeypatch):
+    lines, save = desk.run(form(picture), "ann", came()), ui_files.save_bytes_to_cache
 
     def full(data, name, cache_dir):
         if name.startswith("tiltedit-"):
             raise OSError(28, "No space left on device")
         return save(data, name, cache_dir)
 
-    monkeypatch.setattr(ui_parts, "save_bytes_to_cache", full)
+    monkeypatch.setattr(ui_files, "save_bytes_to_cache", full)
     last = all_of(lines)
-    assert "free space on the disk of temporary files. The edit itself is kept" in last["status"]
+    assert "free space on the disk of the history. The edit itself is kept" in last["status"]
     assert len(desk.history.list(owner_of("ann", came()))) == 1
 
 
@@ -539,6 +540,62 @@ def test_reloading_brings_back_mask_settings_seed_and_what_the_plan_is_for(desk,
     assert all_of(desk.arrive("ann", came()))["effort"]["value"] == "fast"
 
 
+def noted(desk, picture, **changes):
+    """What Ann's browser notes of a page with this picture."""
+    left = {name: form(picture, **changes)[name] for name in LEFT}
+    return desk.note(left, "ann", came())["noted"]
+
+
+def test_a_page_that_comes_back_is_as_it_was_left(desk, picture):
+    loaded = desk.take(picture)["picture"]
+    table = [["Is it night?", "yes", 1.0]]
+    left = noted(desk, loaded, table=table)
+    back = all_of(desk.arrive("ann", came(), left))
+    assert (back["picture"], back["instruction"], back["table"]) == (loaded, "make it dark", table)
+    assert "as you left them" in back["status"]
+    assert back["run"]["interactive"]
+    shared = all_of(desk.run(form(picture), "bob", came()))["shown"]
+    for other in (desk.arrive("bob", came(edit=shared), left), desk.arrive("ann", came(edit=shared), left)):
+        assert all_of(other).get("table") != table
+    for nothing in (None, "", [], {}, {"owner": "browser:ann"}, noted(desk, None, instruction="")):
+        back = all_of(desk.arrive("ann", came(), nothing))
+        assert "picture" not in back
+        assert back["run"]["interactive"]
+    assert all_of(desk.arrive("ann", came(), noted(desk, None)))["instruction"] == "make it dark"
+
+
+def test_of_a_picture_that_is_gone_or_never_was_the_pages_nothing_comes_back(desk, picture):
+    loaded = desk.take(picture)["picture"]
+    assert "instruction" not in all_of(desk.arrive("ann", came(), noted(desk, picture))), "it may be anybody's"
+    Path(loaded).unlink()
+    assert "instruction" not in all_of(desk.arrive("ann", came(), noted(desk, loaded)))
+
+
+def test_coming_sweeps_what_nobody_uses(desk, picture):
+    loaded = desk.take(picture)["picture"]
+    os.utime(loaded, (0, 0))
+    list(desk.arrive("bob", came()))
+    assert not Path(loaded).exists()
+    assert "no longer on the server" in all_of(desk.run(form(loaded), "ann", came()))["status"]
+
+
+def test_beside_a_run_comes_back_what_was_put_on_the_page_since(desk, picture, tmp_path):
+    Image.linear_gradient("L").resize((160, 120)).save(tmp_path / "mask.png")
+    mask, loaded = desk.take(str(tmp_path / "mask.png"))["picture"], desk.take(picture)["picture"]
+    run = all_of(desk.run(form(loaded, mask=mask), "ann", came()))
+    same = noted(desk, loaded, **plan_of(run))
+    back = all_of(desk.arrive("ann", came(), same))
+    assert (back["shown"], back["table"], bool(back["mask"])) == (run["shown"], run["table"], True)
+    written = [["Is it night?", "yes", 1.0]]
+    back = all_of(desk.arrive("ann", came(), same | {"table": written}))
+    assert (back["shown"], back["table"], bool(back["mask"])) == (run["shown"], written, True)
+    clock_like((200, 200)).save(tmp_path / "next.png")
+    later = desk.take(str(tmp_path / "next.png"))["picture"]
+    back = all_of(desk.arrive("ann", came(), noted(desk, later, instruction="")))
+    assert (back["shown"], back["picture"], back["instruction"], back["mask"]) == (run["shown"], later, "", None)
+    assert back["table"] == [["", "yes", 1]]
+
+
 def test_stop_keeps_the_best_so_far(desk, picture):
     desk.editor.pause = 0.02
     running = desk.run(form(picture, steps=90), "ann", came())
@@ -693,7 +750,6 @@ def test_the_page_keeps_to_itself(desk):
     assert not options["enable_monitoring"]
     page = build_page(desk)
     assert not page.analytics_enabled
-    assert page.delete_cache
     theme = options["theme"]
     assert all(type(font) is gr.themes.Font for font in (*theme._font, *theme._font_mono))
     assert "http" not in options["css"]
