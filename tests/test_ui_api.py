@@ -33,7 +33,7 @@ README = Path(__file__).resolve().parent.parent / "README.md"
     ("changes", "words"),
     [
         ({"image": None}, "no picture yet"),
-        ({"image": "absent.png"}, "no file"),
+        ({"image": "absent.png"}, "no longer on the server"),
         ({"instruction": "a dog"}, "clocks only"),
         ({"plan": {"checks": []}}, "check"),
         ({"plan": ["x"]}, "plan"),
