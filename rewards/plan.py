@@ -6,12 +6,15 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
-from rewards.base import CAPTION, KEPT, YES, Check, Plan
+from rewards.base import CAPTION, COLOURS, KEPT, YES, Check, Plan
+from rewards.literal import Vocabulary, misread
+from rewards.spoken import shift
 from rewards.vlm import VLM, Calls
 
 MAX_CHECKS, MAX_KEEP = 12, 16
@@ -40,6 +43,8 @@ class Template:
     sums: bool = False
     """Whether the VLM leaves relative times as sums, see `worked_out`."""
     max_new_tokens: int = 640
+    vocabulary: Vocabulary | None = None
+    """Of a VLM whose plans are made of the instruction's own words; what it misreads is refused."""
     like: str = ""
     """A reply as there are many, which saves passes of the VLM where another resembles it; see `rewards.lookup`."""
 
@@ -51,6 +56,30 @@ STUDIO = Template(
     "Plan this edit as JSON: {instruction}",
     refuses=True,
     sums=True,
+    vocabulary=Vocabulary(
+        frozenset("what colour is are the shape clock marks hours time does show have a no yes".split()),
+        {"round": "circle", "octagonal": "octagon"},
+        {
+            r"frame|border|bezel|edge": "rim",
+            r"(?<!on the )dial": "face",
+            r"backdrop": "background",
+            r"pointers": "hands",
+            r"(make )?both (of the )?hands": r"\1the hands",
+            r"circular": "round",
+            r"gray": "grey",
+            r"roman (digits|numbers)": "Roman numerals",
+            r"(arabic |the )?(digits|numbers)": "Arabic numerals",
+            r"roman numerals": "Roman numerals",
+            r"arabic numerals": "Arabic numerals",
+            r"^((Roman|Arabic) numerals|dots|ticks)(?=\W*$)": r"use \1",
+            r"the clock shows": "make the clock show",
+            r"(put|wind|roll) (the clock|it) (back|forward)": r"turn the clock \3",
+            r"advance (the clock|the time|it)": "turn the clock forward",
+            rf"the ({'|'.join(COLOURS)}) (rim|face|hands|background)(?= (to )?({'|'.join(COLOURS)}))": r"the \2",
+            r"(,? (and|but))? (keep|leave) (the rest|all else|everything else)( as it is| unchanged| the same)?": "",
+        },
+        frozenset("later earlier forward back nothing anything unchanged keep leave changes".split()),
+    ),
     like=json.dumps(
         {
             "source": "a round clock with a black rim, a white face, red hands and ticks on a grey background, "
@@ -117,22 +146,27 @@ def plan(
     """What `vlm` makes of `instruction` for an image in [0, 1].
 
     A reply that can't be read becomes one check made of the instruction, or a refusal, as the
-    template says. Raises Refused when the VLM refuses, and ValueError for an instruction
-    that is empty or longer than MAX_INSTRUCTION.
+    template says. Raises Refused when the VLM refuses, or misreads words that the template knows, and
+    ValueError for an instruction that is empty or longer than MAX_INSTRUCTION.
     """
     if len(instruction) > MAX_INSTRUCTION:
         raise ValueError(f"An instruction may have {MAX_INSTRUCTION} characters, not {len(instruction)}: shorten it.")
     wish = " ".join(vlm.prompter.neutral(instruction).split())
+    if template.vocabulary:
+        wish = template.vocabulary.heard(wish)
     reply = vlm.planner.answer(image, template.fill(wish), template.max_new_tokens, calls, template.like)
     try:
-        return parse(worked_out(reply) if template.sums else reply)
+        made = parse(worked_out(reply, shift(wish)) if template.sums else reply)
     except Refused:
         raise
     except ValueError as error:
         if template.refuses:
             raise Refused("The VLM could not plan this edit: say it in other words, or choose a larger VLM.") from error
-    room = 300 - len(FALLBACK)
-    return Plan((Check(FALLBACK.format(wish[:room])),), caption=wish)
+        room = 300 - len(FALLBACK)
+        return Plan((Check(FALLBACK.format(wish[:room])),), caption=wish)
+    if template.vocabulary and (why := misread(made, wish, template.vocabulary)):
+        raise Refused(why)
+    return made
 
 
 def parse(reply: str) -> Plan:
@@ -149,19 +183,20 @@ def parse(reply: str) -> Plan:
     raise ValueError("The reply holds no plan as JSON.")
 
 
-def worked_out(text: str) -> str:
+def worked_out(text: str, minutes: int | None = None) -> str:
     """The text with every sum of times on a dial of twelve hours replaced by its time: "4:50 + 1:30" by "6:20".
 
     The studio's VLM reads a clock and understands "half an hour earlier" but cannot carry the hour, so it writes
-    "5:10 - 0:30". Only for replies of a VLM that does: elsewhere "9:00 - 17:00" may be what a sign says.
+    "5:10 - 0:30". Only for replies of a VLM that does: elsewhere "9:00 - 17:00" may be what a sign says. `minutes` is
+    what is added or taken, where the instruction says it: the VLM knows the usual lengths of time alone.
     """
-    return SUM.sub(_time, text)
+    return SUM.sub(partial(_time, length=minutes), text)
 
 
-def _time(found: re.Match[str]) -> str:
+def _time(found: re.Match[str], length: int | None) -> str:
     hour, minute, hours, minutes = (int(found[group]) for group in (1, 2, 4, 5))
-    shift = (60 * hours + minutes) * (1 if found[3] == "+" else -1)
-    hour, minute = divmod((60 * hour + minute + shift) % 720, 60)
+    length = 60 * hours + minutes if length is None else length
+    hour, minute = divmod((60 * hour + minute + length * (1 if found[3] == "+" else -1)) % 720, 60)
     return f"{hour or 12}:{minute:02d}"
 
 
