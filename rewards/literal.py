@@ -23,8 +23,8 @@ class Vocabulary:
 
     asks: frozenset[str]
     """Those that questions are made of, whatever they ask for."""
-    also: Mapping[str, str]
-    """Those that the VLM knows another word for."""
+    also: Mapping[str, tuple[str, ...]]
+    """Those that instructions say by other words, which the VLM knows."""
     others: Mapping[str, str]
     """Patterns of words that it does not know, with what it says in their place."""
     timeless: frozenset[str]
@@ -41,22 +41,23 @@ def misread(plan: Plan, instruction: str, vocabulary: Vocabulary) -> str:
     """Why the plan can't be what was asked for, as one sentence that says what to do; empty where nothing tells that.
 
     Each word of its checks must be in the instruction, but for those that ask; each colour of the instruction in the
-    checks, unless it tells which thing is meant ("the red rim"); and times in digits both ways.
+    checks, unless it tells which thing is meant ("the red rim"), and so must a second hand; times in digits both ways.
     """
     asked = " ".join(text for check in plan.checks for text in (check.question, check.expected))
     said, checks, there = _words(instruction), _words(asked), _words(plan.source)
     for word in checks:
-        if not {word, vocabulary.also.get(word)} & {*said, *vocabulary.asks}:
+        if word not in vocabulary.asks and {word, *vocabulary.also.get(word, ())}.isdisjoint(said):
             return f"The VLM took this for a wish about “{word}”, which the sentence does not name: say it otherwise."
-    for colour, thing in pairwise([*said, ""]):
-        if colour in COLOURS and colour not in checks and (colour, thing) not in pairwise(there):
-            return f"The VLM left out “{colour}”: say each change in a few words, three at most."
-    planned, named = ([(found[0], _minutes(found)) for found in TIME.finditer(text)] for text in (asked, instruction))
-    for written, time in named:
+    for word, thing in pairwise([*said, ""]):
+        named = (word in COLOURS and (word, thing) not in pairwise(there)) or (word, thing) == ("second", "hand")
+        if named and word not in checks:
+            return f"The VLM left out “{word}”: say each change in a few words, three at most."
+    planned, wished = ([(found[0], _minutes(found)) for found in TIME.finditer(text)] for text in (asked, instruction))
+    for written, time in wished:
         if time not in dict(planned).values():
             return f"The VLM did not understand {written}: write a time from 1:00 to 12:59."
     for written, time in planned:
-        if time not in dict(named).values() and vocabulary.timeless.isdisjoint(said):
+        if time not in dict(wished).values() and vocabulary.timeless.isdisjoint(said):
             return f"The VLM took this for {written}, which the sentence does not name: write the time in digits."
     return ""
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rewards.base import CAPTION, COLOURS, KEPT, YES, Check, Plan
 from rewards.literal import Vocabulary, misread
-from rewards.spoken import shift
+from rewards.spoken import dial, shift
 from rewards.vlm import VLM, Calls
 
 MAX_CHECKS, MAX_KEEP = 12, 16
@@ -52,14 +52,19 @@ class Template:
         return self.prompt.replace("{instruction}", instruction)
 
 
+_COLOUR, _PART = f"({'|'.join(sorted(COLOURS))})", "rim|face|hands|background"
 STUDIO = Template(
     "Plan this edit as JSON: {instruction}",
     refuses=True,
     sums=True,
     vocabulary=Vocabulary(
-        frozenset("what colour is are the shape clock marks hours time does show have a no yes".split()),
-        {"round": "circle", "octagonal": "octagon"},
-        {
+        asks=frozenset("what colour is are the shape clock marks hours time does show have a yes".split()),
+        also={
+            "round": ("circle",),
+            "octagonal": ("octagon",),
+            "no": ("without", "remove", "take", "drop", "delete"),
+        },
+        others={
             r"frame|border|bezel|edge": "rim",
             r"(?<!on the )dial": "face",
             r"backdrop": "background",
@@ -68,17 +73,21 @@ STUDIO = Template(
             r"circular": "round",
             r"gray": "grey",
             r"roman (digits|numbers)": "Roman numerals",
-            r"(arabic |the )?(digits|numbers)": "Arabic numerals",
+            r"the (digits|numbers|numerals)": "the marks",
+            r"(arabic )?(digits|numbers)": "Arabic numerals",
             r"roman numerals": "Roman numerals",
             r"arabic numerals": "Arabic numerals",
             r"^((Roman|Arabic) numerals|dots|ticks)(?=\W*$)": r"use \1",
             r"the clock shows": "make the clock show",
             r"(put|wind|roll) (the clock|it) (back|forward)": r"turn the clock \3",
             r"advance (the clock|the time|it)": "turn the clock forward",
-            rf"the ({'|'.join(COLOURS)}) (rim|face|hands|background)(?= (to )?({'|'.join(COLOURS)}))": r"the \2",
-            r"(,? (and|but))? (keep|leave) (the rest|all else|everything else)( as it is| unchanged| the same)?": "",
+            rf"from {_COLOUR} to": "to",
+            rf",? (instead of|rather than|not) {_COLOUR}": "",
+            rf"the {_COLOUR} ({_PART})(?= (to )?{_COLOUR})": r"the \2",
+            rf",?( and| but)? (keep|leave) (the rest|(all|everything) else|the (\w+ )?({_PART}|second hand|time|shape))"
+            "( as it is| as they are| unchanged| the same)?": "",
         },
-        frozenset("later earlier forward back nothing anything unchanged keep leave changes".split()),
+        timeless=frozenset("later earlier forward back nothing anything unchanged keep leave changes".split()),
     ),
     like=json.dumps(
         {
@@ -196,8 +205,7 @@ def worked_out(text: str, minutes: int | None = None) -> str:
 def _time(found: re.Match[str], length: int | None) -> str:
     hour, minute, hours, minutes = (int(found[group]) for group in (1, 2, 4, 5))
     length = 60 * hours + minutes if length is None else length
-    hour, minute = divmod((60 * hour + minute + length * (1 if found[3] == "+" else -1)) % 720, 60)
-    return f"{hour or 12}:{minute:02d}"
+    return dial(60 * hour + minute + (length if found[3] == "+" else -length))
 
 
 def kept_things(plan: Plan) -> tuple[str, ...]:

@@ -20,7 +20,8 @@ def _one_of(*words: str) -> str:
 
 HOUR = rf"(?P<hour>\d{{1,2}}|{_one_of(*WORDS[:12])})"
 MINUTE = rf"(?:a )?(?P<minute>\d{{1,2}}|{_one_of(*NUMBERS, 'half', 'quarter')})(?: minutes?)?"
-BEGUN = "(?:" + "|".join(rf"(?<=\b{word} )" for word in "at be it read say show to".split()) + ")"
+_BEGINS = "|".join(rf"(?<=\b{word} )" for word in "at be it read say show to".split())
+BEGUN = rf"(?<!hand to )(?<!hand at )(?:{_BEGINS})"
 ENDS = r"(?=\W*$|,\s|\.\s|\s+(?:please|and|then)\b)"
 """What comes before and after an hour that is said by itself."""
 SAID = tuple(
@@ -37,14 +38,17 @@ SAID = tuple(
     )
 )
 """How times are said, each with what its minutes do to the hour."""
+_BEFORE = rf"(?:{_one_of(*WORDS[:12])}|\d{{1,2}}(?:[:.]\d{{2}})?)(?: o'clock| ?[ap]\.?m\b)?"
+FROM = re.compile(rf"\bfrom {_BEFORE} to\b", re.IGNORECASE)
+"""What a time is changed from, which the picture tells."""
 DIGITS = re.compile(r"\b(00?|1[3-9]|2[0-4])[:.]([0-5]\d)\b")
-BARE = re.compile(r"\d{1,2}[:.]\d{2}(?=\W*(please\W*)?$)", re.IGNORECASE)
+BARE = re.compile(r"\d{1,2}[:.]\d{2}(?=\W*$|\W+(?:please|and|then)\b)", re.IGNORECASE)
 
 COUNT = rf"\d+|an?|{_one_of(*NUMBERS)}"
 AMOUNT = (
-    r"(?:(?P<part>half|quarter)(?: of)?(?: an)? hour|"
-    rf"(?P<hours>{COUNT})(?P<more> and a half)? hours?(?P<too> and a half)?"
-    rf"(?:,? (?:and )?(?P<rest>{COUNT}) minutes?)?|(?P<minutes>{COUNT}) minutes?)"
+    r"(?:(?P<part>half|quarter)(?: of)?(?: an)? hour(?! hand)|"
+    rf"(?P<hours>{COUNT})(?P<more> and a half)? hours?(?! hand)(?P<too> and a half)?"
+    rf"(?:,? (?:and )?(?P<rest>{COUNT}) minutes?(?! hand))?|(?P<minutes>{COUNT}) minutes?(?! hand))"
 )
 SHIFT = re.compile(rf"\b{AMOUNT}\b", re.IGNORECASE)
 LATER = re.compile(rf"\b(?:add|plus) (?P<amount>{AMOUNT})\b(?: to it)?(?! later| earlier)", re.IGNORECASE)
@@ -58,15 +62,22 @@ def in_digits(text: str) -> str:
     """The text with its times as "4:45", whatever of these they were said by; a time by itself becomes an order.
 
     "ten past four", "a quarter to five", "5 pm", "set it to five", "4h45", "16:45"; "add ten minutes" becomes "ten
-    minutes later". What is no time of a dial stays as it is.
+    minutes later", and "from three to four" only "to 4:00". What is no time of a dial stays as it is.
     """
+    text = FROM.sub("to", text)
     for pattern, sign in SAID:
-        text = pattern.sub(lambda found, sign=sign: _time(found, sign), text)
-    text = DIGITS.sub(lambda found: f"{int(found[1]) % 12 or 12}:{found[2]}", text)
+        text = FROM.sub("to", pattern.sub(lambda found, sign=sign: _time(found, sign), text))
+    text = DIGITS.sub(lambda found: dial(60 * int(found[1]) + int(found[2])), text)
     text = BARE.sub(r"set it to \g<0>", text) if BARE.match(text) else text
     for pattern, word in ((LATER, "later"), (EARLIER, "earlier"), (AGO, "earlier")):
         text = pattern.sub(rf"\g<amount> {word}", text)
     return text
+
+
+def dial(minutes: int) -> str:
+    """What a dial of twelve hours shows so many minutes after twelve: "4:45"."""
+    hour, minute = divmod(minutes % 720, 60)
+    return f"{hour or 12}:{minute:02d}"
 
 
 def shift(text: str) -> int | None:
@@ -83,8 +94,7 @@ def _time(found: re.Match[str], sign: int) -> str:
     hour, minute = _number(said["hour"]), _number(said.get("minute") or "0")
     if hour > 24 or minute > 59 or (hour == 0 and sign == 0):
         return found[0]
-    hour, minute = divmod(60 * hour + sign * minute, 60)
-    return f"{hour % 12 or 12}:{minute:02d}"
+    return dial(60 * hour + sign * minute)
 
 
 def _number(said: str) -> int:
