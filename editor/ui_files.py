@@ -65,8 +65,12 @@ def used(path: str) -> str:
 
 
 def is_ours(path: str) -> bool:
-    """Whether a path is one of a file that the page may use, there or gone."""
-    return Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve())
+    """Whether a path is one of a file that the page may use and that is there."""
+    try:
+        found = Path(path).resolve()
+        return found.is_relative_to(Path(get_upload_folder()).resolve()) and found.is_file()
+    except (OSError, ValueError):  # no path at all
+        return False
 
 
 def serve_bytes(data: bytes, name: str) -> str:

@@ -192,18 +192,22 @@ def fits(form: Form, image: Image.Image, instruction: str) -> bool:
 
 
 def read_left(noted: Any, owner: str) -> Form:
-    """What an owner's browser noted of `LEFT`; empty where it is another's, or nothing, or the picture is gone."""
-    left = {name: noted[name] for name in LEFT} if isinstance(noted, dict) and noted.get("owner") == owner else {}
-    if not left or not (left["picture"] or left["instruction"] or changed(left)):
+    """What an owner's browser noted of `LEFT`; empty where it is nothing, another's or a page's of another version.
+
+    So it is where the picture is gone: without it the rest is about nothing.
+    """
+    if not isinstance(noted, dict) or noted.get("owner") != owner or not noted.keys() >= set(LEFT):
         return {}
-    if left["picture"] is not None:
-        if not is_ours(left["picture"]):
-            return {}
-        try:
-            used(left["picture"])
-        except EditError:
-            return {}
-    return left
+    left = {name: noted[name] for name in LEFT}
+    picture, table = left["picture"], left["table"]
+    texts = (left[name] for name in LEFT if name not in ("picture", "table"))
+    if not all(isinstance(text, str) for text in texts) or not isinstance(table, list):
+        return {}
+    if not all(isinstance(row, list) for row in table) or not (picture or left["instruction"] or changed(left)):
+        return {}
+    if picture is None:
+        return left
+    return left | {"picture": used(picture)} if isinstance(picture, str) and is_ours(picture) else {}
 
 
 def read_mask(form: Form, image: Image.Image) -> Image.Image | None:

@@ -557,9 +557,12 @@ def test_a_page_that_comes_back_is_as_it_was_left(desk, picture):
     shared = all_of(desk.run(form(picture), "bob", came()))["shown"]
     for other in (desk.arrive("bob", came(edit=shared), left), desk.arrive("ann", came(edit=shared), left)):
         assert all_of(other).get("table") != table
-    for nothing in (None, "", [], {}, {"owner": "browser:ann"}, noted(desk, None, instruction="")):
+    strange = [{"owner": "browser:ann"}, *(left | {name: 7} for name in LEFT), left | {"table": [7]}]
+    strange += [left | {"picture": path} for path in ("\0", "", str(Path(loaded).parent), "9" * 9999)]
+    for nothing in (None, "", [], {}, noted(desk, None, instruction=""), *strange):
         back = all_of(desk.arrive("ann", came(), nothing))
         assert "picture" not in back
+        assert "status" not in back, "as if nothing had been noted"
         assert back["run"]["interactive"]
     assert all_of(desk.arrive("ann", came(), noted(desk, None)))["instruction"] == "make it dark"
 
