@@ -30,7 +30,16 @@ from benchmarks.flowedit import METHOD
 from benchmarks.judge_error import Degrade, blurred, measure
 from benchmarks.presets import budgets, presets, settings
 from benchmarks.records import Record, conditions, merged, read_records, write_records
-from benchmarks.report import budgets_table, contact_sheets, kinds_table, picture_path, plots, rows, table
+from benchmarks.report import (
+    budgets_table,
+    contact_sheets,
+    failures_table,
+    kinds_table,
+    picture_path,
+    plots,
+    rows,
+    table,
+)
 from benchmarks.trials import SWAPS, Planned, planned, trial, verdict
 from editor.engine import Editor
 from editor.profiles import own_weights
@@ -135,7 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_records(asked.records, bench.records)
     records = bench.of(chosen, arms)
     found, judge = rows(records), judge_error(size["judge"])
-    print(table(found), budgets_table(found), kinds_table(found), conditions(records), sep="\n\n")
+    tables = table(found), budgets_table(found), kinds_table(found), failures_table(records), conditions(records)
+    print(*tables, sep="\n\n")
     for name, row in judge.items():
         print(f"\nThe judge on {name} pictures: " + ", ".join(f"{key} {value:.4g}" for key, value in row.items()))
     if asked.json:

@@ -116,6 +116,35 @@ def kinds_table(found: list[Row]) -> str:
     return markdown(["right, %", "budget", *kinds], body)
 
 
+FMTT = "fmtt-map-1"
+FAILURES = ("method", "budget", "right", "times right", "wrong", "of these believed", "wrong times believed",
+            "second hands moved in times", "only this is right", "only FMTT is right")  # fmt: skip
+
+
+def failures_table(records: Iterable[Record]) -> str:
+    """What each method got wrong at each budget and whether the VLM believed it; and its edits paired with FMTT's.
+
+    *Times* are absolute and relative; pairs are of the edits that both ran by at most as many NFE. In Markdown.
+    """
+    groups: dict[tuple[str, int], dict[int, Record]] = {}
+    for record in records:
+        groups.setdefault((record.method, record.budget), {})[record.case] = record
+    return markdown(list(FAILURES), [_failures(method, budget, mine, groups.get((FMTT, budget), {}))
+                                     for (method, budget), mine in groups.items()])  # fmt: skip
+
+
+def _failures(method: str, budget: int, mine: dict[int, Record], fmtt: dict[int, Record]) -> list[str]:
+    times = [record for record in mine.values() if record.kind in ("time", "relative")]
+    wrong = [record for record in mine.values() if not record.success_3]
+    believed = [record for record in wrong if record.believed]
+    pairs = [(mine[case].success_3, fmtt[case].success_3) for case in mine.keys() & fmtt.keys()]
+    lost = sum("second_hand" in record.moved for record in times)
+    counts = [len(mine) - len(wrong), sum(record.success_3 for record in times), len(wrong), len(believed),
+              sum(record in times for record in believed), lost]  # fmt: skip
+    alone = ["", ""] if method == FMTT or not pairs else [pairs.count((True, False)), pairs.count((False, True))]
+    return [method, *map(str, [budget, *counts, *alone])]
+
+
 def markdown(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -18,7 +18,7 @@ from benchmarks.cases import CYCLE, FARTHER, KINDS, cases
 from benchmarks.clockbench import Bench, main
 from benchmarks.judge import minutes_off, read
 from benchmarks.records import conditions, merged, read_records, write_records
-from benchmarks.report import COLUMNS, budgets_table, interval, kinds_table, rows, table
+from benchmarks.report import COLUMNS, budgets_table, failures_table, interval, kinds_table, rows, table
 from benchmarks.trials import Planned, planned, trial
 from editor import drafts, images
 from editor.baselines import planned_nfe
@@ -331,7 +331,23 @@ def test_readme_and_the_whole_tables_say_what_the_records_of_all_edits_do():
         line = f"| {right} | {row['psnr_changes'][0]:.1f} dB | {row['moved'][0]:.2f} | "
         assert line in told, row["method"]
         assert "| " + " | ".join(show(row) for show in COLUMNS.values()) + " |" in whole, row["method"]
-    assert kinds_table([row for row in found if row["method"] == "fmtt-map-1"]).splitlines()[-1] in whole
+    fewer = [record for record in known if record.budget in (25, 50, 200)]
+    fewer.sort(key=lambda record: (list(presets.presets()).index(record.method), record.budget))
+    for line in kinds_table(rows(fewer)).splitlines() + failures_table(fewer).splitlines():
+        assert line in whole
+    for line in budgets_table(rows(fewer)).splitlines():
+        assert line in told.replace("**fmtt-map-1**", "fmtt-map-1")
+
+
+def test_failures_are_counted_and_paired_with_those_of_fmtt():
+    record, _ = run(Perfect(FEW), FEW[0])
+    right = replace(record, method="fmtt-map-1", kind="time", success_3=True, moved=("second_hand",))
+    wrong = replace(right, method="reno", success_3=False, believed=True, moved=())
+    other = [replace(right, case=99), replace(wrong, case=98, kind="rim", believed=None)]
+    assert failures_table([right, wrong, *other]).splitlines()[2:] == [
+        f"| fmtt-map-1 | {record.budget} | 2 | 2 | 0 | 0 | 0 | 2 |  |  |",
+        f"| reno | {record.budget} | 0 | 0 | 2 | 1 | 1 | 0 | 0 | 1 |",
+    ]
 
 
 def test_of_two_records_of_an_edit_the_newer_one_stays_and_conditions_are_counted(tmp_path):
