@@ -18,7 +18,8 @@ from training import clocks
 from training.world import TEST
 
 pytestmark = pytest.mark.slow
-FOLDER = Path(__file__).resolve().parent.parent / "assets" / "models" / "studio"
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+FOLDER, EXAMPLE = ASSETS / "models" / "studio", ASSETS / "examples" / "school-clock.png"
 CLOCKS = [clocks.sample(TEST + 900_000 + i) for i in range(24)]
 
 
@@ -65,6 +66,40 @@ def test_a_landscape_that_is_planned_for_as_if_it_were_a_clock_is_refused(studio
     scene.paste((220, 40, 40), (120, 20, 170, 70))
     with pytest.raises(EditError, match=r"sees only \d of the \d things .* changes a clock's time"):
         list(studio.edit(EditRequest(image=scene, instruction="make the face blue", settings=EFFORTS["fast"])))
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ("set it to 5", ["5:00", "yes"]),
+        ("make it 20 to 6!", ["5:40", "yes"]),
+        ("change it from 10:09 to 16:45", ["4:45", "yes"]),
+        ("add an hour and 20 minutes", ["11:29", "yes"]),
+        ("make the black frame blue, but keep the hands", ["blue", "yes"]),
+        ("half past four and no second hand", ["4:30", "yes", "yes"]),
+        ("change the numbers to Roman numerals", ["Roman numerals", "yes"]),
+    ],
+)
+def test_sentences_near_the_studios_language_are_planned_rightly(studio, said, wanted):
+    with Image.open(EXAMPLE) as clock:
+        assert [check.expected for check in studio.plan(clock, said).checks] == wanted
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "remove the hands",
+        "make the second hand red",
+        "make the clock yellow",
+        "set the second hand to 12",
+        "set it to 25:70",
+        "make the hands red, the face yellow, the rim blue and the background green",
+    ],
+)
+def test_sentences_that_the_studio_would_misread_are_refused(studio, said):
+    told = r"The VLM (took this|left out|did not understand)"
+    with Image.open(EXAMPLE) as clock, pytest.raises(EditError, match=told):
+        studio.plan(clock, said)
 
 
 def test_the_same_edit_is_the_same_bytes(studio):
